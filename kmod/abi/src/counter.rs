@@ -21,7 +21,7 @@ macro_rules! counters {
             /// One line that says what is counted.
             #[must_use]
             pub const fn description(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),+),)+ }
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii_start(),)+ }
             }
         }
     };
