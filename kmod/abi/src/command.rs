@@ -175,12 +175,21 @@ pub struct Expire {
 
 /// Argument of [`STATS`].
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Stats {
     /// In: 1 sets the counters to zero after reading them; else 0.
     pub reset: u32,
     /// Out: counters that the module has; the rest of `values` is zero.
     pub count: u32,
     /// Out: the counters, indexed by [`Counter`](crate::Counter).
-    pub values: [u64; 64],
+    pub values: [u64; STATS_MAX],
 }
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { reset: 0, count: 0, values: [0; STATS_MAX] }
+    }
+}
+
+/// Room for counters in [`Stats`].
+pub const STATS_MAX: usize = 64;
