@@ -1,0 +1,77 @@
+//! What stands between a host's IP layer and its cables.
+
+use std::net::IpAddr;
+
+pub use mobconn_abi as abi;
+
+/// What became of a packet on its way out.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// It leaves.
+    Send {
+        /// The packet as it travels.
+        packet: Vec<u8>,
+        /// Its destination is another one now: look the route up again.
+        rerouted: bool,
+    },
+    /// It is for this host.
+    Loop(Vec<u8>),
+    /// It does not leave.
+    Nothing,
+}
+
+/// What became of a packet on its way in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Input {
+    /// It is for this host.
+    Deliver(Vec<u8>),
+    /// It goes no further.
+    Nothing,
+}
+
+/// Memory of the process that issued an ioctl.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Its address there.
+    pub address: u64,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// The packet path and the device of one host.
+pub trait Kernel: Send + Sync {
+    /// `ip_output`, `ip6_output`: `packet` is what the host sends.
+    fn output(&self, packet: &[u8], interface: &str) -> Output;
+    /// `ip_input`, `ip6_input`: `packet` is what came over the cable.
+    fn input(&self, packet: &[u8], interface: &str) -> Input;
+    /// The host's addresses are now these.
+    fn set_local(&self, addresses: &[IpAddr]);
+    /// An ioctl on `/dev/mobconn`; the error is FreeBSD's errno.
+    ///
+    /// # Errors
+    /// What the module says.
+    fn ioctl(&self, fflag: u32, command: u32, argument: &mut [u8], regions: &mut [Region]) -> Result<(), u32>;
+}
+
+/// A host without mobconn.
+#[derive(Debug)]
+pub struct Without;
+
+/// FreeBSD's `ENXIO`: there is no such device.
+const ENXIO: u32 = 6;
+
+impl Kernel for Without {
+    fn output(&self, packet: &[u8], _: &str) -> Output {
+        Output::Send { packet: packet.to_vec(), rerouted: false }
+    }
+
+    fn input(&self, packet: &[u8], _: &str) -> Input {
+        Input::Deliver(packet.to_vec())
+    }
+
+    fn set_local(&self, _: &[IpAddr]) {}
+
+    fn ioctl(&self, _: u32, _: u32, _: &mut [u8], _: &mut [Region]) -> Result<(), u32> {
+        Err(ENXIO)
+    }
+}

@@ -1,0 +1,329 @@
+//! The packet loop: one thread that carries every packet of the world.
+//!
+//! ```text
+//! host's TUN -> kernel.output -> cable -> router's TUN      (up)
+//! router's TUN -> cable -> kernel.input -> host's TUN       (down)
+//! ```
+//!
+//! The router end of a cable drops what does not come from the cable's own
+//! network (BCP 38). Ioctls come from other threads and do not wait for this
+//! one: kernels are called here while other threads may be inside them.
+
+use crate::cable::{Direction, Lane, Prefix, Tally};
+use crate::error::{Doing, Result};
+use crate::kernel::{Input, Kernel, Output};
+use crate::packet::addresses;
+use crate::route::Routes;
+use crate::tun::{MTU, Tun};
+use crate::watch::{Watch, Way};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::prctl::set_timerslack;
+use nix::sys::time::TimeSpec;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Packets taken from one device before the others get their turn.
+const BATCH: usize = 32;
+
+/// A host as the packet loop knows it.
+pub struct End {
+    /// Its packet path.
+    pub kernel: Arc<dyn Kernel>,
+    /// Its routing table.
+    pub routes: Routes,
+}
+
+/// A cable between a host and the router, ready to be laid.
+pub struct Plan {
+    /// Index of the host in the list of ends.
+    pub host: usize,
+    /// The host's device.
+    pub device: Tun,
+    /// The router's device.
+    pub router: Tun,
+    /// Sources that the router accepts here.
+    pub networks: Vec<Prefix>,
+    /// Properties from the host to the router.
+    pub up: Lane,
+    /// Properties from the router to the host.
+    pub down: Lane,
+    /// Seed of its losses.
+    pub seed: u64,
+}
+
+/// Where a cable's ends are.
+struct Ends {
+    host: usize,
+    device: Tun,
+    router: Tun,
+}
+
+struct Cable {
+    networks: Vec<Prefix>,
+    plugged: bool,
+    up: Direction,
+    down: Direction,
+}
+
+impl Cable {
+    fn lane(&mut self, way: Way) -> &mut Direction {
+        match way {
+            Way::Up => &mut self.up,
+            Way::Down => &mut self.down,
+        }
+    }
+}
+
+/// A packet under way; earlier ones first, in the order in which they were sent.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Flight {
+    at: Instant,
+    number: u64,
+    cable: usize,
+    up: bool,
+    packet: Vec<u8>,
+}
+
+struct State {
+    cables: Vec<Cable>,
+    /// Per host: the cable towards a destination, as the routing table said.
+    egress: Vec<HashMap<IpAddr, Option<usize>>>,
+    flights: BinaryHeap<Reverse<Flight>>,
+    number: u64,
+    watch: Watch,
+}
+
+/// The packet loop at work. It ends when this is dropped.
+pub struct Wire {
+    state: Arc<Mutex<State>>,
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Wire {
+    /// Starts the loop over these hosts and cables.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(hosts: Vec<End>, plans: Vec<Plan>) -> Result<Self> {
+        let mut cables = Vec::new();
+        let mut ends = Vec::new();
+        for plan in plans {
+            cables.push(Cable {
+                networks: plan.networks,
+                plugged: true,
+                up: Direction::new(plan.up, plan.seed),
+                down: Direction::new(plan.down, plan.seed ^ 0x5555),
+            });
+            ends.push(Ends { host: plan.host, device: plan.device, router: plan.router });
+        }
+        let egress = hosts.iter().map(|_| HashMap::new()).collect();
+        let state = State { cables, egress, flights: BinaryHeap::new(), number: 0, watch: Watch::default() };
+        let state = Arc::new(Mutex::new(state));
+        let (stop, stopped) = UnixStream::pair().doing("making a pair of sockets")?;
+        let carrier = Carrier { hosts, ends, state: Arc::clone(&state) };
+        let thread =
+            thread::Builder::new().name("wire".to_owned()).spawn(move || carrier.run(&stopped)).doing("starting the packet loop")?;
+        Ok(Self { state, stop: Some(stop), thread: Some(thread) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Plugs a cable in or out. What is under way on a cable that is out is lost.
+    pub fn plug(&self, cable: usize, plugged: bool) {
+        if let Some(cable) = self.lock().cables.get_mut(cable) {
+            cable.plugged = plugged;
+        }
+    }
+
+    /// Changes the properties of a cable in both directions.
+    pub fn set(&self, cable: usize, up: Lane, down: Lane) {
+        if let Some(cable) = self.lock().cables.get_mut(cable) {
+            cable.up.set(up);
+            cable.down.set(down);
+        }
+    }
+
+    /// What became of the packets of a cable, up and down.
+    #[must_use]
+    pub fn tally(&self, cable: usize) -> (Tally, Tally) {
+        self.lock().cables.get(cable).map(|c| (c.up.tally, c.down.tally)).unwrap_or_default()
+    }
+
+    /// A host's routes have changed.
+    pub fn rerouted(&self, host: usize) {
+        if let Some(egress) = self.lock().egress.get_mut(host) {
+            egress.clear();
+        }
+    }
+
+    /// Looks at, or changes, what was seen on the cables.
+    pub fn watch<T>(&self, look: impl FnOnce(&mut Watch) -> T) -> T {
+        look(&mut self.lock().watch)
+    }
+
+    /// Whether the loop still runs. It ends early only by a panic.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed; scenarios ask `alive`.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Carrier {
+    hosts: Vec<End>,
+    ends: Vec<Ends>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Carrier {
+    fn run(&self, stopped: &UnixStream) {
+        // Without it a short delay lasts up to 50 microseconds longer; nothing depends on it.
+        let _ = set_timerslack(1);
+        let mut buffer = [0; MTU];
+        loop {
+            let wait = self.land();
+            let mut fds = vec![PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
+            for ends in &self.ends {
+                fds.push(PollFd::new(ends.device.as_fd(), PollFlags::POLLIN));
+                fds.push(PollFd::new(ends.router.as_fd(), PollFlags::POLLIN));
+            }
+            // An interrupted wait is a short wait.
+            let _ = ppoll(&mut fds, wait.map(TimeSpec::from_duration), None);
+            let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+            if ready.first().is_some_and(|stop| *stop) {
+                return;
+            }
+            for (number, ready) in ready.iter().skip(1).enumerate() {
+                if *ready {
+                    self.collect(number / 2, if number % 2 == 0 { Way::Up } else { Way::Down }, &mut buffer);
+                }
+            }
+        }
+    }
+
+    /// Takes what a device has and sends it on its way.
+    fn collect(&self, cable: usize, way: Way, buffer: &mut [u8]) {
+        let Some(ends) = self.ends.get(cable) else { return };
+        let state = &mut *lock(&self.state);
+        let device = if way == Way::Up { &ends.device } else { &ends.router };
+        for _ in 0..BATCH {
+            let Ok(Some(packet)) = device.receive(buffer) else { return };
+            let now = Instant::now();
+            match way {
+                Way::Down => state.enter(cable, way, packet.to_vec(), now),
+                Way::Up => self.output(state, ends, cable, packet, now),
+            }
+        }
+    }
+
+    fn output(&self, state: &mut State, ends: &Ends, cable: usize, packet: &[u8], now: Instant) {
+        let Some(host) = self.hosts.get(ends.host) else { return };
+        match host.kernel.output(packet, ends.device.name()) {
+            Output::Nothing => {}
+            Output::Loop(packet) => {
+                ends.device.deliver(&packet);
+            }
+            Output::Send { packet, rerouted: false } => state.enter(cable, Way::Up, packet, now),
+            Output::Send { packet, rerouted: true } => {
+                if let Some(cable) = self.egress(state, ends.host, host, &packet) {
+                    state.enter(cable, Way::Up, packet, now);
+                }
+            }
+        }
+    }
+
+    /// The cable that a packet with a changed destination leaves by.
+    fn egress(&self, state: &mut State, number: usize, host: &End, packet: &[u8]) -> Option<usize> {
+        let (_, destination) = addresses(packet)?;
+        *state.egress.get_mut(number)?.entry(destination).or_insert_with(|| {
+            let interface = host.routes.interface(destination)?;
+            self.ends.iter().position(|ends| ends.host == number && ends.device.index() == interface)
+        })
+    }
+
+    /// Hands over what has arrived. Returns how long until the next arrival.
+    fn land(&self) -> Option<Duration> {
+        let state = &mut *lock(&self.state);
+        loop {
+            let now = Instant::now();
+            match state.flights.peek() {
+                None => return None,
+                Some(Reverse(flight)) if flight.at > now => return Some(flight.at - now),
+                Some(_) => {}
+            }
+            let Reverse(flight) = state.flights.pop()?;
+            self.arrive(state, &flight, now);
+        }
+    }
+
+    fn arrive(&self, state: &mut State, flight: &Flight, now: Instant) -> Option<()> {
+        let ends = self.ends.get(flight.cable)?;
+        let way = if flight.up { Way::Up } else { Way::Down };
+        let cable = state.cables.get_mut(flight.cable)?;
+        let plugged = cable.plugged;
+        let source = addresses(&flight.packet).map(|(source, _)| source);
+        let foreign = flight.up && !source.is_some_and(|s| cable.networks.iter().any(|n| n.contains(s)));
+        let tally = &mut cable.lane(way).tally;
+        if !plugged {
+            tally.unplugged += 1;
+            return None;
+        }
+        if foreign {
+            tally.foreign += 1;
+            state.watch.foreign(&flight.packet);
+            return None;
+        }
+        tally.packets += 1;
+        tally.bytes += flight.packet.len() as u64;
+        let taken = if flight.up {
+            ends.router.deliver(&flight.packet)
+        } else {
+            state.watch.arrives(&flight.packet, now);
+            match self.hosts.get(ends.host)?.kernel.input(&flight.packet, ends.device.name()) {
+                Input::Nothing => true,
+                Input::Deliver(packet) => ends.device.deliver(&packet),
+            }
+        };
+        if !taken {
+            state.cables.get_mut(flight.cable)?.lane(way).tally.refused += 1;
+        }
+        Some(())
+    }
+}
+
+impl State {
+    /// A packet enters a cable.
+    fn enter(&mut self, number: usize, way: Way, packet: Vec<u8>, now: Instant) {
+        let Some(cable) = self.cables.get_mut(number) else { return };
+        if !cable.plugged {
+            cable.lane(way).tally.unplugged += 1;
+            return;
+        }
+        self.watch.enters(way, &packet, now);
+        let Some(at) = cable.lane(way).offer(now, packet.len()) else { return };
+        self.number += 1;
+        self.flights.push(Reverse(Flight { at, number: self.number, cable: number, up: way == Way::Up, packet }));
+    }
+}
