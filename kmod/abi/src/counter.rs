@@ -44,6 +44,8 @@ counters! {
     DroppedFragment = "dropped_fragment",
     /// Packets of a moved flow dropped for short memory
     DroppedMemory = "dropped_memory",
+    /// Packets of a moved flow dropped because the table changed too often under them
+    DroppedContended = "dropped_contended",
     /// Packets of a moved flow passed untouched because of IP options
     PassedOptions = "passed_options",
     /// Packets passed untouched because their headers are malformed

@@ -1,0 +1,83 @@
+//! Checksums are adjusted, never recomputed (RFC 1624): a packet that was
+//! corrupt stays corrupt.
+
+/// One's complement sum of 16-bit words, kept in 64 bits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delta(u64);
+
+impl Delta {
+    pub(crate) const ZERO: Self = Self(0);
+
+    /// The change from `old` to `new`, words that lie at even offsets.
+    #[inline]
+    pub(crate) fn between(old: u64, new: u64) -> Self {
+        Self(add(!old, new))
+    }
+
+    #[inline]
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self(add(self.0, other.0))
+    }
+
+    /// The sum as one 16-bit word.
+    #[inline]
+    pub(crate) fn fold(self) -> u16 {
+        let sum = (self.0 & 0xffff_ffff).wrapping_add(self.0 >> 32);
+        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+        (sum & 0xffff).wrapping_add(sum >> 16) as u16
+    }
+
+    /// The checksum that was `field` before the change (RFC 1624, equation 3).
+    #[inline]
+    pub(crate) fn adjust(self, field: u16) -> u16 {
+        !Self(add(u64::from(!field), self.0)).fold()
+    }
+
+    /// A sum that is not complemented, after the change.
+    #[inline]
+    pub(crate) fn shift(self, sum: u16) -> u16 {
+        Self(add(u64::from(sum), self.0)).fold()
+    }
+}
+
+/// Addition with end-around carry.
+#[inline]
+fn add(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum.wrapping_add(u64::from(carry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sum(words: &[u16]) -> u16 {
+        let mut sum = words.iter().fold(0_u32, |s, w| s + u32::from(*w));
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum as u16
+    }
+
+    #[test]
+    fn the_example_of_rfc_1624() {
+        // Section 4: header checksum 0xdd2f, a word goes from 0x5555 to 0x3285.
+        assert_eq!(Delta::between(0x5555, 0x3285).adjust(0xdd2f), 0x0000);
+    }
+
+    proptest! {
+        #[test]
+        fn adjusting_is_recomputing(mut words in proptest::collection::vec(any::<u16>(), 8..40), new: u64) {
+            words[5] |= 1; // all zero has two representations
+            let field = !sum(&words);
+            let old = words[..4].iter().fold(0_u64, |w, x| w << 16 | u64::from(*x));
+            for (i, word) in words[..4].iter_mut().enumerate() {
+                *word = (new >> (48 - 16 * i)) as u16;
+            }
+            prop_assert_eq!(Delta::between(old, new).adjust(field), !sum(&words));
+            prop_assert_eq!(Delta::between(old, new).shift(!field), sum(&words));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The key of a lookup, in the few words that the table compares, and its
+//! keyed hash.
+
+use crate::flow::{Address, Protocol, Side, Version};
+
+/// A side in five words. IPv4 uses the first two only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// Ports, and what kind of flow this is.
+    pub(crate) head: u64,
+    /// IPv4: local and remote address, then zero. IPv6: local, remote.
+    pub(crate) addresses: [u64; 4],
+}
+
+const V6: u64 = 1 << 63;
+const UDP: u64 = 1 << 62;
+
+impl Key {
+    /// The key of a side.
+    #[inline]
+    pub(crate) fn new(side: &Side) -> Self {
+        let head = kind(side.protocol) | u64::from(side.local_port) << 16 | u64::from(side.remote_port);
+        match side.version {
+            Version::V4 => {
+                let addresses = [u64::from(v4(&side.local)) << 32 | u64::from(v4(&side.remote)), 0, 0, 0];
+                Self { head, addresses }
+            }
+            Version::V6 => {
+                let (a, b) = words(&side.local);
+                let (c, d) = words(&side.remote);
+                Self { head: head | V6, addresses: [a, b, c, d] }
+            }
+        }
+    }
+
+    /// The key of source and destination address (32 bits each) and port.
+    #[inline]
+    pub(crate) fn from_v4(addresses: u64, ports: u32, protocol: Protocol) -> Self {
+        Self { head: kind(protocol) | u64::from(ports), addresses: [addresses, 0, 0, 0] }
+    }
+
+    /// The key of source and destination address and port.
+    #[inline]
+    pub(crate) fn from_v6(addresses: &[u8; 32], ports: u32, protocol: Protocol) -> Self {
+        let mut words = [0; 4];
+        for (word, octets) in words.iter_mut().zip(addresses.as_chunks().0) {
+            *word = u64::from_be_bytes(*octets);
+        }
+        Self { head: V6 | kind(protocol) | u64::from(ports), addresses: words }
+    }
+
+    /// The key seen from the other end.
+    #[inline]
+    pub(crate) fn reversed(&self) -> Self {
+        let ports = (self.head as u32).rotate_left(16);
+        let [a, b, c, d] = self.addresses;
+        Self {
+            head: self.head & !0xffff_ffff | u64::from(ports),
+            addresses: if self.is_v6() { [c, d, a, b] } else { [a.rotate_left(32), 0, 0, 0] },
+        }
+    }
+
+    /// Whether this is an IPv6 flow.
+    #[inline]
+    pub(crate) fn is_v6(&self) -> bool {
+        self.head & V6 != 0
+    }
+
+    /// The side of a key.
+    #[cfg(test)]
+    pub(crate) fn side(&self) -> Side {
+        let [a, b, c, d] = self.addresses;
+        let (version, local, remote) = if self.is_v6() {
+            let join = |hi: u64, lo: u64| Address((u128::from(hi) << 64 | u128::from(lo)).to_be_bytes());
+            (Version::V6, join(a, b), join(c, d))
+        } else {
+            let octets = |word: u64| Address::v4((word as u32).to_be_bytes());
+            (Version::V4, octets(a >> 32), octets(a))
+        };
+        Side {
+            local,
+            remote,
+            local_port: (self.head >> 16) as u16,
+            remote_port: self.head as u16,
+            version,
+            protocol: if self.head & UDP != 0 { Protocol::Udp } else { Protocol::Tcp },
+        }
+    }
+}
+
+#[inline]
+fn kind(protocol: Protocol) -> u64 {
+    match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => UDP,
+    }
+}
+
+#[inline]
+fn v4(address: &Address) -> u32 {
+    let [a, b, c, d, ..] = address.0;
+    u32::from_be_bytes([a, b, c, d])
+}
+
+#[inline]
+fn words(address: &Address) -> (u64, u64) {
+    let word = u128::from_be_bytes(address.0);
+    ((word >> 64) as u64, word as u64)
+}
+
+/// A universal hash (NH, as in UMAC, RFC 4418 section 5.2, with 64-bit words):
+/// who does not know the secret cannot choose keys that collide more often
+/// than chance, whatever he sends.
+pub(crate) struct Hasher {
+    key: [u64; 8],
+}
+
+impl Hasher {
+    pub(crate) fn new(key: [u64; 8]) -> Self {
+        Self { key }
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, key: &Key) -> u64 {
+        let [k0, k1, k2, k3, k4, k5, k6, k7] = self.key;
+        let [a, b, c, d] = key.addresses;
+        let mut sum = product(key.head, k0, a, k1);
+        if key.is_v6() {
+            sum = sum.wrapping_add(product(b, k2, c, k3)).wrapping_add(product(d, k4, 0, k5));
+        }
+        // Both halves of the sum count, and the result's high and low bits
+        // choose bucket and tag: mix once more under the key.
+        let folded = (sum as u64) ^ ((sum >> 64) as u64).wrapping_mul(k6 | 1);
+        let mixed = u128::from(folded ^ k7).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        (mixed as u64) ^ ((mixed >> 64) as u64)
+    }
+}
+
+#[inline]
+fn product(a: u64, ka: u64, b: u64, kb: u64) -> u128 {
+    u128::from(a.wrapping_add(ka)).wrapping_mul(u128::from(b.wrapping_add(kb)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(crate) fn any_side() -> impl Strategy<Value = Side> {
+        (any::<[u8; 16]>(), any::<[u8; 16]>(), any::<u16>(), any::<u16>(), any::<bool>(), any::<bool>()).prop_map(
+            |(l, r, local_port, remote_port, v6, udp)| {
+                let cut = |a: [u8; 16]| if v6 { Address(a) } else { Address::v4([a[0], a[1], a[2], a[3]]) };
+                Side {
+                    local: cut(l),
+                    remote: cut(r),
+                    local_port,
+                    remote_port,
+                    version: if v6 { Version::V6 } else { Version::V4 },
+                    protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_says_all_of_its_side(side in any_side()) {
+            prop_assert_eq!(Key::new(&side).side(), side);
+            let back = Side {
+                local: side.remote,
+                remote: side.local,
+                local_port: side.remote_port,
+                remote_port: side.local_port,
+                ..side
+            };
+            prop_assert_eq!(Key::new(&side).reversed(), Key::new(&back));
+        }
+    }
+
+    #[test]
+    fn every_bit_of_a_key_counts() {
+        let hasher = Hasher::new(core::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let base = Key { head: V6 | 0x1234_5678, addresses: [1, 2, 3, 4] };
+        let hash = hasher.hash(&base);
+        for bit in (0..32).chain(62..63) {
+            assert_ne!(hash, hasher.hash(&Key { head: base.head ^ 1 << bit, ..base }), "head bit {bit}");
+        }
+        for word in 0..4 {
+            for bit in 0..64 {
+                let mut other = base;
+                other.addresses[word] ^= 1 << bit;
+                assert_ne!(hash, hasher.hash(&other), "word {word} bit {bit}");
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! From the bytes of a packet to the key of its flow, reading no more than
+//! needed and nothing that is not there.
+
+use crate::flow::{Protocol, Version};
+use crate::key::Key;
+use crate::packet::{Packet, PassReason, Verdict};
+
+/// Most bytes of headers that are looked at: what fits a FreeBSD mbuf with
+/// packet header, which is all that m_pullup(9) makes contiguous.
+pub(crate) const HEADERS_MAX: usize = 128;
+/// Most IPv6 extension headers before the transport header.
+const EXTENSIONS_MAX: usize = 8;
+
+const HOP_BY_HOP: u8 = 0;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+
+/// What the headers say.
+pub(crate) struct Parsed {
+    /// Key of the side source → destination.
+    pub(crate) forward: Key,
+    /// Offset of the transport header.
+    pub(crate) transport: usize,
+    /// Bytes that a translation touches, from the start.
+    pub(crate) len: usize,
+    pub(crate) protocol: Protocol,
+    /// A TCP segment with RST set.
+    pub(crate) reset: bool,
+    /// The first of several fragments.
+    pub(crate) fragment: bool,
+    /// The destination is only a stop on the way.
+    pub(crate) source_route: bool,
+}
+
+/// `Ok(None)`: not a packet that could belong to a flow. `Err`: the verdict.
+#[inline]
+pub(crate) fn parse<P: Packet>(packet: &mut P, version: Version) -> Result<Option<Parsed>, Verdict> {
+    match version {
+        Version::V4 => parse_v4(packet),
+        Version::V6 => parse_v6(packet),
+    }
+}
+
+#[inline]
+fn parse_v4<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
+    let header = bytes::<P, 20>(packet, 0)?;
+    let [first, _, l0, l1, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+    let Some(protocol) = transport(protocol) else { return Ok(None) };
+    let offset = usize::from(first & 0xf).saturating_mul(4);
+    let fragment = u16::from_be_bytes([f0, f1]);
+    if fragment & 0x1fff != 0 {
+        return Ok(None);
+    }
+    let fragment = fragment & 0x2000 != 0;
+    let total = usize::from(u16::from_be_bytes([l0, l1]));
+    if first >> 4 != 4 || offset < 20 || total > packet.total() {
+        return Err(MALFORMED);
+    }
+    let source_route = offset > 20 && has_source_route(packet, offset)?;
+    let addresses = u64::from_be_bytes([s0, s1, s2, s3, d0, d1, d2, d3]);
+    let transport = Transport { protocol, offset, end: total, fragment, source_route };
+    transport.parse(packet, |ports| Key::from_v4(addresses, ports, protocol)).map(Some)
+}
+
+#[inline]
+fn parse_v6<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
+    let header = bytes::<P, 40>(packet, 0)?;
+    let [first, _, _, _, l0, l1, mut next, _, addresses @ ..] = *header;
+    let end = usize::from(u16::from_be_bytes([l0, l1])).saturating_add(40);
+    if first >> 4 != 6 || end > packet.total() {
+        return Err(MALFORMED);
+    }
+    let (mut offset, mut fragment, mut source_route) = (40_usize, false, false);
+    for _ in 0..=EXTENSIONS_MAX {
+        if let Some(protocol) = transport(next) {
+            let transport = Transport { protocol, offset, end, fragment, source_route };
+            return transport.parse(packet, |ports| Key::from_v6(&addresses, ports, protocol)).map(Some);
+        }
+        if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
+            return Ok(None);
+        }
+        if offset.saturating_add(8) > end {
+            return Err(MALFORMED);
+        }
+        if offset.saturating_add(8) > HEADERS_MAX {
+            return Ok(None);
+        }
+        let [following, length, b2, b3, ..] = *bytes::<P, 8>(packet, offset)?;
+        let length = match next {
+            FRAGMENT => {
+                let position = u16::from_be_bytes([b2, b3]);
+                if position & 0xfff8 != 0 {
+                    return Ok(None);
+                }
+                fragment |= position & 1 != 0;
+                8
+            }
+            ROUTING => {
+                // Segments left (RFC 8200, section 4.4).
+                source_route |= b3 != 0;
+                usize::from(length).saturating_add(1).saturating_mul(8)
+            }
+            _ => usize::from(length).saturating_add(1).saturating_mul(8),
+        };
+        next = following;
+        offset = offset.saturating_add(length);
+    }
+    Ok(None)
+}
+
+fn transport(protocol: u8) -> Option<Protocol> {
+    match protocol {
+        TCP => Some(Protocol::Tcp),
+        UDP => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+const MALFORMED: Verdict = Verdict::PassCounted(PassReason::Malformed);
+
+/// Where the transport header is and what the IP headers said before it.
+struct Transport {
+    protocol: Protocol,
+    offset: usize,
+    /// Where the packet ends by its own account.
+    end: usize,
+    fragment: bool,
+    source_route: bool,
+}
+
+impl Transport {
+    #[inline]
+    fn parse<P: Packet>(self, packet: &mut P, key: impl FnOnce(u32) -> Key) -> Result<Parsed, Verdict> {
+        let Self { protocol, offset, end, fragment, source_route } = self;
+        // A first fragment is not translated: its ports are enough.
+        let header = match protocol {
+            Protocol::Tcp if !fragment => 20,
+            _ => 8,
+        };
+        let len = offset.saturating_add(header);
+        if len > end {
+            return Err(MALFORMED);
+        }
+        if len > HEADERS_MAX {
+            return Err(Verdict::Pass);
+        }
+        let [a, b, c, d, ..] = *bytes::<P, 8>(packet, offset)?;
+        let reset = header == 20 && {
+            let [_, _, _, _, _, flags, ..] = *bytes::<P, 8>(packet, offset.saturating_add(8))?;
+            // The rest of the header must be there before anything changes.
+            bytes::<P, 4>(packet, offset.saturating_add(16))?;
+            flags & 0x04 != 0
+        };
+        let forward = key(u32::from_be_bytes([a, b, c, d]));
+        Ok(Parsed { forward, transport: offset, len, protocol, reset, fragment, source_route })
+    }
+}
+
+/// `N` contiguous bytes at `offset`.
+#[inline]
+fn bytes<P: Packet, const N: usize>(packet: &mut P, offset: usize) -> Result<&[u8; N], Verdict> {
+    let end = offset.saturating_add(N);
+    if packet.head().len() < end {
+        if packet.total() < end {
+            return Err(MALFORMED);
+        }
+        packet.pull(end).map_err(|_| Verdict::Gone)?;
+    }
+    packet.head().get(offset..).and_then(|rest| rest.first_chunk()).ok_or(MALFORMED)
+}
+
+/// Whether the IPv4 options hold a loose or strict source route (RFC 791,
+/// section 3.1), or cannot be read to their end.
+fn has_source_route<P: Packet>(packet: &mut P, end: usize) -> Result<bool, Verdict> {
+    if packet.total() < end {
+        return Err(MALFORMED);
+    }
+    if packet.head().len() < end {
+        packet.pull(end).map_err(|_| Verdict::Gone)?;
+    }
+    let mut options = packet.head().get(20..end).ok_or(MALFORMED)?;
+    while let [kind, rest @ ..] = options {
+        options = match (kind, rest) {
+            (0, _) => return Ok(false),
+            (1, _) => rest,
+            (131 | 137, _) => return Ok(true),
+            (_, [length, ..]) if *length >= 2 => match options.get(usize::from(*length)..) {
+                Some(following) => following,
+                None => return Ok(true),
+            },
+            _ => return Ok(true),
+        };
+    }
+    Ok(false)
+}
