@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-pub use mobconn_abi as abi;
+pub use mobconn_kpi::Region;
 
 /// What became of a packet on its way out.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output {
     /// It leaves.
     Send {
-        /// The packet as it travels.
-        packet: Vec<u8>,
+        /// The packet as it travels, or its fragments.
+        packets: Vec<Vec<u8>>,
         /// Its destination is another one now: look the route up again.
         rerouted: bool,
     },
@@ -27,15 +27,6 @@ pub enum Input {
     Deliver(Vec<u8>),
     /// It goes no further.
     Nothing,
-}
-
-/// Memory of the process that issued an ioctl.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Region {
-    /// Its address there.
-    pub address: u64,
-    /// Its content.
-    pub bytes: Vec<u8>,
 }
 
 /// The packet path and the device of one host.
@@ -62,7 +53,7 @@ const ENXIO: u32 = 6;
 
 impl Kernel for Without {
     fn output(&self, packet: &[u8], _: &str) -> Output {
-        Output::Send { packet: packet.to_vec(), rerouted: false }
+        Output::Send { packets: vec![packet.to_vec()], rerouted: false }
     }
 
     fn input(&self, packet: &[u8], _: &str) -> Input {

@@ -8,12 +8,17 @@
 
 pub mod cable;
 mod error;
+pub mod device;
 pub mod host;
 pub mod kernel;
+pub mod lab;
+pub mod module;
 pub mod ns;
 pub mod packet;
 pub mod program;
 pub mod route;
+pub mod scenario;
+pub mod stream;
 pub mod tun;
 pub mod watch;
 pub mod wire;

@@ -1,31 +1,58 @@
 //! Command line of the lab.
 
-use mobconn_lab::kernel::Without;
-use mobconn_lab::{Result, ns, program::{self, Program}, world::World};
-use std::sync::Arc;
-use std::time::Duration;
+use clap::{Parser, Subcommand};
+use mobconn_lab::{Error, Result, scenario};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
-fn main() {
-    if let Err(e) = go() {
-        eprintln!("mobconn-lab: {e}");
-        std::process::exit(1);
+/// Runs real programs over the real mobconn.ko in a small world of namespaces.
+#[derive(Debug, Parser)]
+#[command(name = "mobconn-lab")]
+struct Arguments {
+    /// Directory with mobconn.ko and host/mobctl; logs go to lab/ below it.
+    #[arg(long, default_value = "build")]
+    build: PathBuf,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Lists the scenarios.
+    List,
+    /// Runs one scenario, several, or all.
+    Run {
+        /// Names of scenarios, or `all`.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match go(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("mobconn-lab: {e}");
+            match e {
+                // EX_UNAVAILABLE of sysexits(3).
+                Error::Missing(_) => ExitCode::from(69),
+                _ => ExitCode::FAILURE,
+            }
+        }
     }
 }
 
-fn go() -> Result<()> {
-    ns::enter()?;
-    let dir = std::path::Path::new("/tmp/labproof");
-    let _ = std::fs::create_dir(dir);
-    let lanes = [(Default::default(), Default::default()); 3];
-    let world = World::new(Arc::new(Without), Arc::new(Without), lanes, 1, dir)?;
-    let _server = Program::start(&world.peer.namespace, &["python3", "-m", "http.server", "80", "--bind", "::", "--directory", "/usr/bin"], &dir.join("server.log"))?;
-    std::thread::sleep(Duration::from_millis(1000));
-    for a in world.peer.addresses() {
-        let url = if a.is_ipv6() { format!("http://[{a}]/curl") } else { format!("http://{a}/python3.11") };
-        println!("{}", program::run(&world.mobile.namespace, &["curl", "-sS", "-o", "/tmp/labproof/out", "-w", "%{size_download} %{speed_download} %{time_total}", &url], "")?);
+fn go(arguments: &Arguments) -> Result<bool> {
+    let build = &arguments.build;
+    match &arguments.action {
+        Action::List => scenario::list(),
+        Action::Run { names } => match names.as_slice() {
+            [all] if all == "all" => return scenario::run_all(build, &[]),
+            [one] => scenario::run_one(build, one)?,
+            several => return scenario::run_all(build, several),
+        },
     }
-    println!("{}", program::run(&world.router, &["ip", "-s", "link"], "")?);
-    for c in 0..3 { println!("{:?}", world.wire.tally(c)); }
-    world.wire.watch(|w| println!("{w:?}"));
-    Ok(())
+    Ok(true)
 }

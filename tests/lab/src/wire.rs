@@ -245,10 +245,12 @@ impl Carrier {
             Output::Loop(packet) => {
                 ends.device.deliver(&packet);
             }
-            Output::Send { packet, rerouted: false } => state.enter(cable, Way::Up, packet, now),
-            Output::Send { packet, rerouted: true } => {
-                if let Some(cable) = self.egress(state, ends.host, host, &packet) {
-                    state.enter(cable, Way::Up, packet, now);
+            Output::Send { packets, rerouted } => {
+                for packet in packets {
+                    let cable = if rerouted { self.egress(state, ends.host, host, &packet) } else { Some(cable) };
+                    if let Some(cable) = cable {
+                        state.enter(cable, Way::Up, packet, now);
+                    }
                 }
             }
         }

@@ -1,0 +1,342 @@
+//! A scenario's surroundings: the world, the machine with the module, the
+//! daemons, and the bill at the end.
+
+use crate::cable::Lane;
+use crate::check;
+use crate::error::{Doing, Error, Result};
+use crate::host::Host;
+use crate::kernel::{Kernel, Without};
+use crate::module::{Module, Offload};
+use crate::program;
+use crate::watch::Resumption;
+use crate::world::{Lanes, MOBILE_NODE, World};
+use crate::device;
+use mobconn_abi::{self as abi, Counter};
+use mobconn_kpi::{Machine, Options, Split, Vnet};
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use zerocopy::IntoBytes;
+
+/// Where the built files are, and where logs go.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Directory with `mobconn.ko` and `host/mobctl`.
+    pub build: PathBuf,
+    /// Directory for the logs of this scenario.
+    pub logs: PathBuf,
+}
+
+impl Places {
+    /// The places of the scenario `name`; its old logs are removed.
+    ///
+    /// # Errors
+    /// When the directory cannot be made anew.
+    pub fn new(build: &Path, name: &str) -> Result<Self> {
+        let logs = build.join("lab").join(name);
+        if logs.exists() {
+            fs::remove_dir_all(&logs).doing(format_args!("removing {}", logs.display()))?;
+        }
+        fs::create_dir_all(&logs).doing(format_args!("making {}", logs.display()))?;
+        let absolute = |path: &Path| fs::canonicalize(path).doing(format_args!("finding {}", path.display()));
+        Ok(Self { build: absolute(build)?, logs: absolute(&logs)? })
+    }
+
+    fn module(&self) -> PathBuf {
+        self.build.join("mobconn.ko")
+    }
+
+    fn mobctl(&self) -> PathBuf {
+        self.build.join("host/mobctl")
+    }
+}
+
+/// What the surroundings are like.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Whether the hosts have mobconn.
+    pub mobconn: bool,
+    /// What the interfaces do about checksums.
+    pub offload: Offload,
+    /// How the machine lays out packets.
+    pub split: Split,
+    /// The cables wlan, cell, home.
+    pub lanes: Lanes,
+    /// Seed of losses, layouts and the like.
+    pub seed: u64,
+}
+
+impl Shape {
+    /// Every cable like this, in both directions; packets in arbitrary layouts
+    /// and checksum states.
+    #[must_use]
+    pub fn uniform(lane: Lane) -> Self {
+        Self { mobconn: true, offload: Offload::Mixed, split: Split::Arbitrary, lanes: [(lane, lane); 3], seed: 1 }
+    }
+
+    /// The same without mobconn.
+    #[must_use]
+    pub fn without(mut self) -> Self {
+        self.mobconn = false;
+        self
+    }
+}
+
+/// The emulated FreeBSD machine with the module; each host is a VNET.
+struct Stage {
+    machine: Machine,
+    vnets: [Vnet; 2],
+    modules: [Arc<Module>; 2],
+}
+
+/// A scenario's surroundings.
+pub struct Lab {
+    /// Hosts, cables and router.
+    pub world: World,
+    /// Where things are.
+    pub places: Places,
+    stage: Option<Stage>,
+    files: TempDir,
+}
+
+impl Lab {
+    /// Makes the surroundings. With mobconn, each host has its device.
+    ///
+    /// # Errors
+    /// When something is missing, or the system or the module refuses.
+    pub fn new(places: &Places, shape: &Shape) -> Result<Self> {
+        let files = tempfile::Builder::new().prefix("mobconn-lab.").tempdir().doing("making a directory")?;
+        let stage = if shape.mobconn { Some(Stage::new(places, shape)?) } else { None };
+        let kernel = |host: usize| -> Arc<dyn Kernel> {
+            match &stage {
+                Some(stage) => Arc::clone(&stage.modules[host]) as Arc<dyn Kernel>,
+                None => Arc::new(Without),
+            }
+        };
+        let world = World::new(kernel(0), kernel(1), shape.lanes, shape.seed, files.path())?;
+        let lab = Self { world, places: places.clone(), stage, files };
+        if shape.mobconn {
+            for host in [&lab.world.mobile, &lab.world.peer] {
+                device::serve(&lab.device(host), Arc::clone(&host.kernel))?;
+            }
+        }
+        Ok(lab)
+    }
+
+    /// The socket that stands for the host's `/dev/mobconn`.
+    #[must_use]
+    pub fn device(&self, host: &Host) -> PathBuf {
+        self.files.path().join(format!("{}.device", host.namespace.name()))
+    }
+
+    /// A directory that is removed at the end.
+    #[must_use]
+    pub fn files(&self) -> &Path {
+        self.files.path()
+    }
+
+    /// Runs the host's mobctl with these arguments, and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn mobctl(&self, host: &Host, arguments: &[&str]) -> Result<String> {
+        let (program, device) = (self.places.mobctl(), self.device(host));
+        let (program, device) = (program.to_string_lossy(), device.to_string_lossy());
+        let mut words = vec![program.as_ref(), "--device", device.as_ref()];
+        words.extend(arguments);
+        program::run(&host.namespace, &words, "")
+    }
+
+    /// Leaves the network of interface `from`, joins that of `to`. Returns the
+    /// old and the new address of the family of `like`.
+    ///
+    /// # Errors
+    /// When ip(8) fails.
+    pub fn change_network(&self, from: usize, to: usize, like: IpAddr) -> Result<(IpAddr, IpAddr)> {
+        let host = &self.world.mobile;
+        let (from, to) = (&host.interfaces[from], &host.interfaces[to]);
+        let pick = |addresses: [IpAddr; 2]| if like.is_ipv4() { addresses[0] } else { addresses[1] };
+        let (old, new) = (pick(from.network.addresses(MOBILE_NODE)), pick(to.network.addresses(MOBILE_NODE)));
+        host.leave(from)?;
+        let usable = host.join(to, MOBILE_NODE)?;
+        self.world.wire.watch(|watch| watch.usable(new, usable));
+        Ok((old, new))
+    }
+
+    /// Waits until the last move's flows have been heard again as `heard`
+    /// wants.
+    ///
+    /// # Errors
+    /// [`Error::Check`] when they have not been after `timeout`.
+    pub fn wait_resumed(&self, timeout: Duration, heard: impl Fn(&Resumption) -> bool) -> Result<Resumption> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let last = self.world.wire.watch(|watch| watch.moves.last().copied());
+            let last = last.ok_or_else(|| Error::Check("nothing has moved".to_owned()))?;
+            if heard(&last) {
+                return Ok(last);
+            }
+            check!(Instant::now() < deadline, "not resumed after {timeout:?}: {last:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// What the module says about itself on a host.
+    ///
+    /// # Errors
+    /// [`Error::Check`] when it does not answer.
+    pub fn info(&self, host: &Host) -> Result<abi::Info> {
+        let mut info = abi::Info::default();
+        call(host, abi::INFO, info.as_mut_bytes())?;
+        Ok(info)
+    }
+
+    /// The counters of a host.
+    ///
+    /// # Errors
+    /// [`Error::Check`] when the module does not answer.
+    pub fn counters(&self, host: &Host) -> Result<Counters> {
+        let mut stats = abi::Stats::default();
+        call(host, abi::STATS, stats.as_mut_bytes())?;
+        check!(stats.count as usize == Counter::ALL.len(), "the module has {} counters", stats.count);
+        Ok(Counters(stats.values))
+    }
+
+    /// Ends grace at once and removes bindings whose sides are equal. Returns
+    /// how many bindings are left.
+    ///
+    /// # Errors
+    /// [`Error::Check`] when the module does not answer.
+    pub fn expire(&self, host: &Host) -> Result<u32> {
+        call(host, abi::EXPIRE, abi::Expire::default().as_mut_bytes())?;
+        Ok(self.info(host)?.flows)
+    }
+
+    /// Presents the bill: nothing was reset or spoiled, the counters agree with
+    /// each other, no binding is left after a flush, the module unloads, and
+    /// the machine finds nothing left behind.
+    ///
+    /// # Errors
+    /// [`Error::Check`] with what is wrong.
+    pub fn finish(self) -> Result<()> {
+        let world = &self.world;
+        self.write_log()?;
+        check!(world.wire.alive(), "the packet loop has ended");
+        world.wire.watch(|watch| {
+            check!(watch.resets.is_empty(), "RST was seen: {}", watch.resets.join("; "));
+            Ok(())
+        })?;
+        let Some(stage) = &self.stage else { return Ok(()) };
+        for (host, module) in [(&world.mobile, &stage.modules[0]), (&world.peer, &stage.modules[1])] {
+            let name = host.namespace.name();
+            let spoiled = module.spoiled.load(Ordering::Relaxed);
+            check!(spoiled == 0, "{name}: {spoiled} packets came up with a wrong checksum");
+            self.counters(host)?.agree(self.info(host)?.flows).map_err(|what| Error::Check(format!("{name}: {what}")))?;
+            host.kernel.ioctl(3, abi::FLUSH, &mut [], &mut []).map_err(|e| Error::Check(format!("{name}: flush: {e}")))?;
+            let left = self.info(host)?.flows;
+            check!(left == 0, "{name}: {left} bindings are left after a flush");
+        }
+        // While packets still come and go, as on a machine in use.
+        stage.machine.kldunload(false).map_err(|e| Error::Check(format!("kldunload: {e}")))?;
+        let Self { world, stage, .. } = self;
+        drop(world);
+        if let Some(Stage { machine, vnets, modules }) = stage {
+            drop(modules);
+            vnets.into_iter().for_each(Vnet::destroy);
+            let mbufs = machine.mbufs();
+            check!(mbufs == 0, "{mbufs} mbufs are left");
+            drop(machine);
+        }
+        Ok(())
+    }
+
+    /// Writes what was seen to the scenario's log.
+    fn write_log(&self) -> Result<()> {
+        let mut text = String::new();
+        for (cable, name) in ["wlan", "cell", "home"].into_iter().enumerate() {
+            let (up, down) = self.world.wire.tally(cable);
+            text += &format!("{name} up   {up:?}\n{name} down {down:?}\n");
+        }
+        self.world.wire.watch(|watch| {
+            for movement in &watch.moves {
+                text += &format!("{movement:?}\n");
+            }
+            text += &format!("messages {}\nresets {:#?}\nforeign {:#?}\n", watch.messages.len(), watch.resets, watch.foreign);
+        });
+        if let Some(stage) = &self.stage {
+            for host in [&self.world.mobile, &self.world.peer] {
+                text += &format!("{}: {}\n", host.namespace.name(), self.counters(host)?.text());
+            }
+            for line in stage.machine.console() {
+                text += &format!("console: {line}\n");
+            }
+        }
+        let path = self.places.logs.join("world.log");
+        fs::write(&path, text).doing(format_args!("writing {}", path.display()))
+    }
+}
+
+impl Stage {
+    fn new(places: &Places, shape: &Shape) -> Result<Self> {
+        let path = places.module();
+        check!(path.exists(), "{} is missing: run make first", path.display());
+        let machine = Machine::boot(Options { seed: shape.seed, split: shape.split, ..Options::default() });
+        machine.kldload(&path, &[]).map_err(|e| {
+            Error::Check(format!("kldload {}: {e}\n{}", path.display(), machine.console().join("\n")))
+        })?;
+        let vnets = [machine.vnet_create(), machine.vnet_create()];
+        let modules = vnets.map(|vnet| Arc::new(Module::new(vnet, shape.offload)));
+        Ok(Self { machine, vnets, modules })
+    }
+}
+
+fn call(host: &Host, command: u32, argument: &mut [u8]) -> Result<()> {
+    host.kernel.ioctl(3, command, argument, &mut []).map_err(|e| {
+        Error::Check(format!("{}: the module answers ioctl {command:#x} with error {e}", host.namespace.name()))
+    })
+}
+
+/// The counters of one host.
+#[derive(Clone, Copy, Debug)]
+pub struct Counters([u64; abi::STATS_MAX]);
+
+impl Counters {
+    /// One counter.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0.get(counter as usize).copied().unwrap_or_default()
+    }
+
+    /// Those that are not zero, as one line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let nonzero = Counter::ALL.iter().filter(|c| self.get(**c) > 0);
+        nonzero.map(|c| format!("{} {}", c.name(), self.get(*c))).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether they agree with each other and with `flows` bindings now.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn agree(&self, flows: u32) -> std::result::Result<(), String> {
+        use Counter as C;
+        let living = self.get(C::FlowAdded).checked_sub(self.get(C::FlowRemoved));
+        if living != Some(u64::from(flows)) {
+            return Err(format!("{flows} bindings, but the counters say {living:?} ({})", self.text()));
+        }
+        let ended = self.get(C::MoveCommitted) + self.get(C::MoveAborted);
+        if ended != self.get(C::MovePrepared) {
+            return Err(format!("moves were prepared and neither committed nor taken back ({})", self.text()));
+        }
+        for counter in [C::DroppedMemory, C::DroppedFragment, C::PassedMalformed, C::RefusedFull, C::RefusedConflict] {
+            if self.get(counter) > 0 {
+                return Err(format!("{} is not zero ({})", counter.name(), self.text()));
+            }
+        }
+        Ok(())
+    }
+}
