@@ -1,0 +1,91 @@
+//! The two system calls for which there is no safe wrapper: ioctl(2) and sysctlbyname(3).
+//!
+//! All unsafe code of mobctl is here. Both calls may sleep; both are made from
+//! the only thread that has the file or the buffer.
+
+use crate::device::{Argument, Channel, ChannelError};
+use crate::errno::Errno;
+use mobconn_abi as abi;
+use nix::libc;
+use std::ffi::{CStr, c_ulong};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use zerocopy::IntoBytes;
+
+/// The open control device.
+#[derive(Debug)]
+pub(super) struct IoctlChannel {
+    file: File,
+}
+
+impl IoctlChannel {
+    /// Opens the device at `path` for reading and writing.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: File::options().read(true).write(true).open(path)? })
+    }
+}
+
+impl Channel for IoctlChannel {
+    fn call(&mut self, command: u32, argument: Argument<'_>) -> Result<(), ChannelError> {
+        let with_array = matches!(command, abi::FLOW_LIST | abi::MOVE_PREPARE | abi::MOVE_COMMIT | abi::MOVE_ABORT);
+        let (bytes, array_given) = match argument {
+            Argument::None => (&mut [][..], false),
+            Argument::Plain(bytes) => (bytes, false),
+            Argument::List(list, records) => {
+                list.buffer = records.as_mut_ptr().expose_provenance() as u64;
+                list.count = u32::try_from(records.len()).map_err(|_| TOO_LARGE)?;
+                (list.as_mut_bytes(), true)
+            }
+            Argument::Batch(batch, entries) => {
+                batch.entries = entries.as_mut_ptr().expose_provenance() as u64;
+                batch.count = u32::try_from(entries.len()).map_err(|_| TOO_LARGE)?;
+                (batch.as_mut_bytes(), true)
+            }
+        };
+        if with_array != array_given || bytes.len() != abi::argument_length(command) {
+            return Err(ChannelError::Protocol("a command with an argument of another command"));
+        }
+        // SAFETY: the kernel copies `argument_length(command)` bytes in and out, which is the length of `bytes`; beyond
+        // them it follows the one address in a list or batch, which was set above to an array of `count` elements of a
+        // type that any bytes make valid (zerocopy's FromBytes), borrowed mutably until the call returns.
+        let result = unsafe { libc::ioctl(self.file.as_raw_fd(), c_ulong::from(command), bytes.as_mut_ptr()) };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        Err(error.raw_os_error().map_or(ChannelError::Io(error), |errno| ChannelError::Errno(Errno(errno))))
+    }
+}
+
+const TOO_LARGE: ChannelError = ChannelError::Errno(Errno::E2BIG);
+
+/// The value of the sysctl `name`, with room for growth since its size was asked for.
+///
+/// # Errors
+/// Those of sysctl(3), except `ENOMEM`: a value that outgrew its room comes cut off.
+pub(super) fn sysctl(name: &CStr) -> io::Result<Vec<u8>> {
+    let mut length = 0;
+    // SAFETY: `name` is a C string; without a buffer the kernel only stores the size in `length`.
+    let result = unsafe {
+        libc::sysctlbyname(name.as_ptr(), std::ptr::null_mut(), &raw mut length, std::ptr::null(), 0)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    length += length / 8 + 4096;
+    let mut value = vec![0u8; length];
+    // SAFETY: `value` has `length` bytes that the kernel may write, and nothing else refers to them during the call.
+    let result = unsafe {
+        libc::sysctlbyname(name.as_ptr(), value.as_mut_ptr().cast(), &raw mut length, std::ptr::null(), 0)
+    };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ENOMEM) {
+            return Err(error);
+        }
+    }
+    value.truncate(length);
+    Ok(value)
+}

@@ -1,0 +1,87 @@
+//! Not FreeBSD: a user-space host stands in for the kernel module, and the connections are Linux's.
+
+use crate::connections::{Connection, inet_diag};
+use crate::device::{Channel, SocketChannel};
+use mobconn_abi::{TCP, UDP};
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv,
+    sendto, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+/// What stands behind the control device.
+pub const NAME: &str = "user-space host";
+
+/// Connects to the socket that the user-space host has in place of the device.
+///
+/// # Errors
+/// Those of connect(2).
+pub fn open_channel(path: &Path) -> io::Result<Box<dyn Channel>> {
+    Ok(Box::new(SocketChannel::open(path)?))
+}
+
+/// The TCP connections and connected UDP sockets of this network namespace.
+///
+/// # Errors
+/// Those of the netlink socket, and answers that make no sense.
+pub fn connections() -> io::Result<Vec<Connection>> {
+    let netlink =
+        socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
+    setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::new(5, 0))?;
+    let mut buffer = vec![0; 65_536];
+    let mut connections = Vec::new();
+    let kinds = [(inet_diag::INET, TCP), (inet_diag::INET6, TCP), (inet_diag::INET, UDP), (inet_diag::INET6, UDP)];
+    for (sequence, (family, protocol)) in (1..).zip(kinds) {
+        let request = inet_diag::request(family, protocol, sequence);
+        sendto(netlink.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        loop {
+            let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            let datagram = buffer.get(..length).unwrap_or_default();
+            if inet_diag::parse(datagram, protocol, sequence, &mut connections).map_err(io::Error::other)? {
+                break;
+            }
+        }
+    }
+    Ok(connections)
+}
+
+/// Makes an IPv4 socket tell the destination of what it receives.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn announce_destination4(socket: &impl AsFd) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?)
+}
+
+/// The destination that a control message tells.
+#[must_use]
+pub fn destination4(message: &ControlMessageOwned) -> Option<Ipv4Addr> {
+    match message {
+        ControlMessageOwned::Ipv4PacketInfo(info) => Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes())),
+        _ => None,
+    }
+}
+
+/// The source address of a datagram to be sent.
+#[derive(Debug)]
+pub struct Source4(libc::in_pktinfo);
+
+impl Source4 {
+    /// From `source`.
+    #[must_use]
+    pub const fn new(source: Ipv4Addr) -> Self {
+        let address = libc::in_addr { s_addr: u32::from_ne_bytes(source.octets()) };
+        Self(libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: address, ipi_addr: libc::in_addr { s_addr: 0 } })
+    }
+
+    /// As a control message.
+    #[must_use]
+    pub const fn message(&self) -> ControlMessage<'_> {
+        ControlMessage::Ipv4PacketInfo(&self.0)
+    }
+}
