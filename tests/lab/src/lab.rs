@@ -133,6 +133,29 @@ impl Lab {
         self.files.path().join(format!("{}.device", host.namespace.name()))
     }
 
+    /// Whether the hosts have mobconn.
+    #[must_use]
+    pub fn has_mobconn(&self) -> bool {
+        self.stage.is_some()
+    }
+
+    /// The address that the mobile host has, or would have, on an interface, of
+    /// the family of `like`.
+    #[must_use]
+    pub fn mobile_address(&self, interface: usize, like: IpAddr) -> IpAddr {
+        let [v4, v6] = self.world.mobile.interfaces[interface].network.addresses(MOBILE_NODE);
+        if like.is_ipv4() { v4 } else { v6 }
+    }
+
+    /// Tells the mobile host's daemon that it has moved.
+    ///
+    /// # Errors
+    /// When mobctl fails.
+    pub fn announce(&self, old: IpAddr, new: IpAddr) -> Result<()> {
+        self.mobctl(&self.world.mobile, &["move", &old.to_string(), &new.to_string()])?;
+        Ok(())
+    }
+
     /// A directory that is removed at the end.
     #[must_use]
     pub fn files(&self) -> &Path {
@@ -158,11 +181,9 @@ impl Lab {
     /// When ip(8) fails.
     pub fn change_network(&self, from: usize, to: usize, like: IpAddr) -> Result<(IpAddr, IpAddr)> {
         let host = &self.world.mobile;
-        let (from, to) = (&host.interfaces[from], &host.interfaces[to]);
-        let pick = |addresses: [IpAddr; 2]| if like.is_ipv4() { addresses[0] } else { addresses[1] };
-        let (old, new) = (pick(from.network.addresses(MOBILE_NODE)), pick(to.network.addresses(MOBILE_NODE)));
-        host.leave(from)?;
-        let usable = host.join(to, MOBILE_NODE)?;
+        let (old, new) = (self.mobile_address(from, like), self.mobile_address(to, like));
+        host.leave(&host.interfaces[from])?;
+        let usable = host.join(&host.interfaces[to], MOBILE_NODE)?;
         self.world.wire.watch(|watch| watch.usable(new, usable));
         Ok((old, new))
     }

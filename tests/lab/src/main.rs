@@ -1,7 +1,7 @@
 //! Command line of the lab.
 
 use clap::{Parser, Subcommand};
-use mobconn_lab::{Error, Result, scenario};
+use mobconn_lab::{Error, Result, demo, scenario};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,6 +18,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Shows a download that survives two moves, and writes demo.svg.
+    Demo,
     /// Lists the scenarios.
     List,
     /// Runs one scenario, several, or all.
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
 fn go(arguments: &Arguments) -> Result<bool> {
     let build = &arguments.build;
     match &arguments.action {
+        Action::Demo => demo::run(build)?,
         Action::List => scenario::list(),
         Action::Run { names } => match names.as_slice() {
             [all] if all == "all" => return scenario::run_all(build, &[]),

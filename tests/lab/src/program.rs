@@ -5,8 +5,10 @@ use crate::ns::Namespace;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::env;
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -73,6 +75,24 @@ impl Program {
         Err(Error::Program(format!("{}: {status}\n{}", self.name, self.printed())))
     }
 
+    /// Waits until it listens at `address` in its namespace.
+    ///
+    /// # Errors
+    /// [`Error::Program`] when it ends, or does not listen after ten seconds.
+    pub fn wait_listening(&mut self, namespace: &Namespace, address: &str) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let target = address.to_owned();
+            if namespace.run(move || TcpStream::connect(target).is_ok())? {
+                return Ok(());
+            }
+            if self.ended()?.is_some() || Instant::now() > deadline {
+                return Err(Error::Program(format!("{} does not listen at {address}\n{}", self.name, self.printed())));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What it has printed so far.
     #[must_use]
     pub fn printed(&self) -> String {
@@ -124,6 +144,23 @@ fn missing(name: &str, error: std::io::Error) -> Error {
         return Error::Missing(format!("the program {name} is missing; install the package that has it"));
     }
     Error::System { doing: format!("starting {name}"), source: error }
+}
+
+/// Makes sure that the programs exist; each comes with the package that has it.
+///
+/// # Errors
+/// [`Error::Missing`] with the packages to install.
+pub fn require(programs: &[(&str, &str)]) -> Result<()> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = |name: &str| {
+        // Where administrators' programs are, whatever an ordinary user's PATH is.
+        env::split_paths(&path).chain(["/sbin".into(), "/usr/sbin".into()]).any(|dir| dir.join(name).is_file())
+    };
+    let missing: Vec<_> = programs.iter().filter(|(name, _)| !found(name)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Missing(format!("packages are missing: {0}; install them (apt-get install {0})", missing.join(" "))))
 }
 
 /// Runs a program in `namespace` to its end, with `input`, and returns what it

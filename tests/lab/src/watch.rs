@@ -41,6 +41,8 @@ pub struct Resumption {
     pub sent_data: Option<Duration>,
     /// As `received`, with payload.
     pub received_data: Option<Duration>,
+    /// Since when, counted back from `since`, no payload had arrived anywhere.
+    pub quiet: Duration,
 }
 
 /// Everything seen so far.
@@ -54,6 +56,8 @@ pub struct Watch {
     pub moves: Vec<Resumption>,
     /// Packets dropped for their foreign source, described.
     pub foreign: Vec<String>,
+    /// When payload last arrived at a host.
+    last_data: Option<Instant>,
 }
 
 impl Watch {
@@ -66,6 +70,7 @@ impl Watch {
             received: None,
             sent_data: None,
             received_data: None,
+            quiet: self.last_data.map_or(Duration::ZERO, |last| since.saturating_duration_since(last)),
         });
     }
 
@@ -91,16 +96,16 @@ impl Watch {
 
     /// A packet arrives at a host.
     pub(crate) fn arrives(&mut self, packet: &[u8], now: Instant) {
-        let Some(last) = self.moves.last_mut() else { return };
-        if last.sent_data.is_some() && last.received_data.is_some() {
-            return;
-        }
         let Some(view) = View::parse(packet) else { return };
         if view.is_dprp() {
             return;
         }
-        let after = Some(now.saturating_duration_since(last.since));
         let data = view.length > 0;
+        if data {
+            self.last_data = Some(now);
+        }
+        let Some(last) = self.moves.last_mut() else { return };
+        let after = Some(now.saturating_duration_since(last.since));
         if view.source.ip() == last.address {
             last.sent = last.sent.or(after);
             last.sent_data = last.sent_data.or(after.filter(|_| data));
