@@ -1,0 +1,165 @@
+/*
+ * The ioctl interface of /dev/mobconn, see mobconn(4).
+ *
+ * The C rendering of the crate mobconn-abi; a test keeps the two equal.
+ * Integers are in host byte order, ports included; addresses are in network
+ * byte order, IPv4 in the first four bytes. Reserved fields must be zero.
+ */
+#ifndef _MOBCONN_H_
+#define	_MOBCONN_H_
+
+#include <sys/types.h>
+#include <sys/ioccom.h>
+
+#define	MOBCONN_ABI_VERSION	1
+#define	MOBCONN_DEVICE		"mobconn"	/* below /dev */
+
+/* mobconn_tuple.version and .protocol */
+#define	MOBCONN_IPV4		4
+#define	MOBCONN_IPV6		6
+#define	MOBCONN_TCP		6
+#define	MOBCONN_UDP		17
+
+/* One side, stack or wire, of a flow; direction is the host's own. */
+struct mobconn_tuple {
+	uint8_t		local[16];
+	uint8_t		remote[16];
+	uint16_t	local_port;
+	uint16_t	remote_port;
+	uint8_t		version;
+	uint8_t		protocol;
+	uint8_t		reserved[2];
+};
+
+/* mobconn_move_batch.half: which half of the wire side moves */
+#define	MOBCONN_LOCAL		1
+#define	MOBCONN_REMOTE		2
+
+/* mobconn_half_state.alternate: what the half's other address is for */
+#define	MOBCONN_NONE		0	/* there is none */
+#define	MOBCONN_PENDING		1	/* accepted on input, not used on output */
+#define	MOBCONN_PENDING_HOLD	2	/* the same, and nothing is sent */
+#define	MOBCONN_GRACE		3	/* the old one, accepted on input */
+
+struct mobconn_half_state {
+	uint8_t		other[16];
+	uint32_t	generation;
+	uint32_t	pending_generation;
+	uint8_t		alternate;
+	uint8_t		reserved[7];
+};
+
+/* One binding; created and used are seconds of uptime. */
+struct mobconn_record {
+	struct mobconn_tuple		stack;
+	struct mobconn_tuple		wire;
+	struct mobconn_half_state	local;
+	struct mobconn_half_state	remote;
+	uint64_t			id;
+	uint64_t			created;
+	uint64_t			used;
+};
+
+struct mobconn_info {
+	uint32_t	version;
+	uint32_t	module;		/* major << 16 | minor << 8 | patch */
+	uint32_t	flows;
+	uint32_t	capacity;
+	uint32_t	local_generation;
+	uint32_t	reserved;
+	uint64_t	uptime;
+};
+
+struct mobconn_flow_add {
+	struct mobconn_tuple	stack;
+	struct mobconn_tuple	wire;
+	uint32_t		flags;		/* 0 */
+	uint32_t		reserved;
+};
+
+struct mobconn_flow_delete {
+	struct mobconn_tuple	stack;
+	uint32_t		flags;		/* 0 */
+	uint32_t		reserved;
+};
+
+struct mobconn_flow_get {
+	struct mobconn_record	record;		/* in: the stack side */
+};
+
+#define	MOBCONN_LIST_MAX	4096
+struct mobconn_flow_list {
+	uint64_t	cursor;		/* 0 begins, 0 ends */
+	uint64_t	buffer;		/* of struct mobconn_record */
+	uint32_t	count;
+	uint32_t	record_size;
+};
+
+struct mobconn_move_entry {
+	struct mobconn_tuple	stack;
+	uint32_t		generation;
+	uint32_t		error;		/* out: an errno */
+};
+
+#define	MOBCONN_BATCH_MAX	65536
+struct mobconn_move_batch {
+	uint8_t		address[16];
+	uint64_t	entries;	/* of struct mobconn_move_entry */
+	uint32_t	count;
+	uint32_t	failed;		/* out */
+	uint8_t		version;
+	uint8_t		half;
+	uint8_t		hold;
+	uint8_t		reserved[5];
+};
+
+struct mobconn_expire {
+	uint32_t	grace;
+	uint32_t	udp_idle;
+	uint32_t	ended;		/* out */
+	uint32_t	removed;	/* out */
+};
+
+#define	MOBCONN_STATS_MAX	64
+struct mobconn_stats {
+	uint32_t	reset;
+	uint32_t	count;		/* out */
+	uint64_t	values[MOBCONN_STATS_MAX];
+};
+
+/*
+ * What is counted, in the order of mobconn_stats.values: X(name, description).
+ */
+#define	MOBCONN_COUNTERS(X)						\
+	X(translated_in, "Packets received and given their stack side")	\
+	X(translated_out, "Packets sent and given their wire side")	\
+	X(again, "Packets sent that the hook had translated before and left alone") \
+	X(dropped_held, "Segments not sent because their move is not committed yet") \
+	X(dropped_pending_rst, "RST segments dropped on a wire side that is not committed yet") \
+	X(dropped_stray, "Packets received with the stack side of a moved flow, from somebody else") \
+	X(dropped_fragment, "Fragments of a moved flow dropped")	\
+	X(dropped_memory, "Packets of a moved flow dropped for short memory") \
+	X(dropped_contended, "Packets of a moved flow dropped because the table changed too often under them") \
+	X(passed_options, "Packets of a moved flow passed untouched because of IP options") \
+	X(passed_malformed, "Packets passed untouched because their headers are malformed") \
+	X(flow_added, "Bindings made")					\
+	X(flow_removed, "Bindings removed")				\
+	X(move_prepared, "Moves prepared, counted by flow")		\
+	X(move_committed, "Moves committed, counted by flow")		\
+	X(move_aborted, "Moves taken back, counted by flow")		\
+	X(refused_full, "Bindings refused because the table is full")	\
+	X(refused_conflict, "Bindings refused because their wire side is another flow's")
+
+#define	MOBCONN_INFO		_IOR('M', 1, struct mobconn_info)
+#define	MOBCONN_FLOW_ADD	_IOW('M', 2, struct mobconn_flow_add)
+#define	MOBCONN_FLOW_DELETE	_IOW('M', 3, struct mobconn_flow_delete)
+#define	MOBCONN_FLOW_GET	_IOWR('M', 4, struct mobconn_flow_get)
+#define	MOBCONN_FLOW_LIST	_IOWR('M', 5, struct mobconn_flow_list)
+#define	MOBCONN_MOVE_PREPARE	_IOWR('M', 6, struct mobconn_move_batch)
+#define	MOBCONN_MOVE_COMMIT	_IOWR('M', 7, struct mobconn_move_batch)
+#define	MOBCONN_MOVE_ABORT	_IOWR('M', 8, struct mobconn_move_batch)
+#define	MOBCONN_EXPIRE		_IOWR('M', 9, struct mobconn_expire)
+#define	MOBCONN_FLUSH		_IO('M', 10)
+#define	MOBCONN_STATS		_IOWR('M', 11, struct mobconn_stats)
+
+#endif /* !_MOBCONN_H_ */

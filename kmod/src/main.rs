@@ -1,0 +1,42 @@
+//! `mobconn.ko`: the adapter between FreeBSD's kernel and the engine.
+//!
+//! | file | what |
+//! |---|---|
+//! | `declare.c` | what the kernel's macros must declare: module, sysctls, vnet hooks |
+//! | `module` | load and unload: whether the kernel fits, whether anything is in use |
+//! | `vnet` | the state of one network stack: made and taken down |
+//! | `hook`, `packet` | the packet path: pfil(9) to the engine and back |
+//! | `cdev`, `command`, `convert`, `refusal` | `/dev/mobconn`: one function per ioctl |
+//! | `stats`, `sysctl` | counters |
+//! | `text` | lines for the log; the panic handler |
+//!
+//! Locks: one sx(9) per vnet, around the writers' half of its table
+//! (`Instance::change`); nothing else is locked while it is held. The packet
+//! path takes none.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod cdev;
+mod command;
+mod convert;
+mod hook;
+mod module;
+mod packet;
+mod refusal;
+mod stats;
+mod sysctl;
+mod text;
+mod vnet;
+
+use mobconn_sys::{Malloc, ffi};
+
+unsafe extern "C" {
+    /// Of `declare.c`.
+    static mut M_MOBCONN: [ffi::malloc_type; 1];
+}
+
+#[global_allocator]
+// SAFETY: defined by MALLOC_DEFINE.
+static ALLOCATOR: Malloc = unsafe { Malloc::new((&raw mut M_MOBCONN).cast()) };

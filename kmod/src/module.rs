@@ -1,0 +1,165 @@
+//! Load and unload.
+//!
+//! Context: the module event handler runs in process context, under the
+//! kernel linker's lock; it may sleep. The counting functions run anywhere.
+//!
+//! Order of an unload: refuse if bindings live; take the device away, which
+//! waits for the commands that run; then (`vnet`) each network stack.
+
+use crate::text::log;
+use core::cell::UnsafeCell;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use mobconn_sys::{Device, Errno, ffi, osreldate};
+
+unsafe extern "C" {
+    /// Of `declare.c`: `net.inet.mobconn.max_flows`.
+    static mut mobconn_max_flows: u32;
+    /// Of `declare.c`: `net.inet.mobconn.force_unload`.
+    static mut mobconn_force_unload: u32;
+    /// Of `declare.c`.
+    static mut mobconn_cdevsw: ffi::cdevsw;
+}
+
+/// The branch of FreeBSD whose kernels the module fits. The kernel linker sees
+/// to it as well, unless it was told not to.
+const BRANCH: c_int = 14;
+/// The oldest kernel whose interfaces the module was built for: 14.0-RELEASE.
+const OLDEST: c_int = 1_400_097;
+/// Most bindings that `net.inet.mobconn.max_flows` may ask for.
+const FLOWS_LIMIT: u32 = 1 << 24;
+
+/// The device, made and destroyed by the event handler only.
+struct DeviceCell(UnsafeCell<Option<Device>>);
+
+// SAFETY: the kernel linker's lock lets one event in at a time.
+unsafe impl Sync for DeviceCell {}
+
+static DEVICE: DeviceCell = DeviceCell(UnsafeCell::new(None));
+static LOADED: AtomicBool = AtomicBool::new(false);
+/// Bindings in all network stacks, and commands in progress that may make some.
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+/// No binding may be made any more.
+static CLOSING: AtomicBool = AtomicBool::new(false);
+
+/// Whether the load was accepted.
+pub(crate) fn is_loaded() -> bool {
+    LOADED.load(Ordering::Acquire)
+}
+
+/// `net.inet.mobconn.max_flows`, in range.
+pub(crate) fn max_flows() -> u32 {
+    // SAFETY: written while the module is loaded only, before anything reads it.
+    unsafe { (&raw const mobconn_max_flows).read() }
+}
+
+/// Keeps the module from being unloaded while a command that may make
+/// bindings runs.
+pub(crate) struct Making(());
+
+impl Making {
+    /// None: the module is on its way out.
+    pub(crate) fn begin() -> Option<Self> {
+        // Either this sees CLOSING, or the unload sees the count.
+        IN_USE.fetch_add(1, Ordering::SeqCst);
+        let making = Self(());
+        (!CLOSING.load(Ordering::SeqCst)).then_some(making)
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        IN_USE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A table had `before` bindings and now has `after`.
+pub(crate) fn bindings_changed(before: u32, after: u32) {
+    if after >= before {
+        IN_USE.fetch_add(after.saturating_sub(before) as usize, Ordering::SeqCst);
+    } else {
+        IN_USE.fetch_sub(before.saturating_sub(after) as usize, Ordering::SeqCst);
+    }
+}
+
+/// Whether the running kernel is one that the module was built for.
+fn fits() -> bool {
+    let running = osreldate();
+    let fits = running >= OLDEST && running / 100_000 == BRANCH;
+    if !fits {
+        log!(
+            Error,
+            "built for FreeBSD {BRANCH} (kernel {OLDEST} and later of that branch), this kernel is {running}: not \
+             loaded; build mobconn for this release"
+        );
+    }
+    fits
+}
+
+/// Corrects a tunable that is out of range.
+fn check_max_flows() {
+    let asked = max_flows();
+    let taken = asked.clamp(1, FLOWS_LIMIT);
+    if asked != taken {
+        log!(Warning, "net.inet.mobconn.max_flows={asked} is not within 1 to {FLOWS_LIMIT}: {taken} is used");
+        // SAFETY: the sysctl is read-only, and no table is made yet.
+        unsafe { (&raw mut mobconn_max_flows).write(taken) };
+    }
+}
+
+fn load() -> Result<(), Errno> {
+    if !fits() {
+        return Err(Errno(ffi::EOPNOTSUPP as c_int));
+    }
+    check_max_flows();
+    // SAFETY: the switch is a static of this module, which stays until the device is gone.
+    let device = unsafe { Device::make_dev(&raw mut mobconn_cdevsw, c"mobconn") };
+    let device = device.inspect_err(|Errno(error)| log!(Error, "no /dev/mobconn: error {error}"))?;
+    // SAFETY: one event at a time, see `DeviceCell`.
+    unsafe { *DEVICE.0.get() = Some(device) };
+    LOADED.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Whether an unload must be refused now; says so in the log.
+fn is_busy() -> bool {
+    // SAFETY: an aligned word that sysctl(9) writes whole.
+    let forced = unsafe { AtomicU32::from_ptr(&raw mut mobconn_force_unload) };
+    let used = IN_USE.load(Ordering::SeqCst);
+    if used == 0 || forced.load(Ordering::Relaxed) != 0 {
+        return false;
+    }
+    log!(
+        Warning,
+        "{used} bindings live, so it stays loaded: their connections would break; to unload it all the same, set \
+         net.inet.mobconn.force_unload=1"
+    );
+    true
+}
+
+fn unload() -> Result<(), Errno> {
+    CLOSING.store(true, Ordering::SeqCst);
+    if is_busy() {
+        CLOSING.store(false, Ordering::SeqCst);
+        return Err(Errno(ffi::EBUSY as c_int));
+    }
+    // SAFETY: one event at a time, see `DeviceCell`.
+    let device = unsafe { (*DEVICE.0.get()).take() };
+    drop(device);
+    Ok(())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn mobconn_modevent(_module: *mut c_void, event: c_int, _data: *mut c_void) -> c_int {
+    let outcome = match u32::try_from(event) {
+        Ok(ffi::MOD_LOAD) => load(),
+        Ok(ffi::MOD_QUIESCE) if is_busy() => Err(Errno(ffi::EBUSY as c_int)),
+        Ok(ffi::MOD_QUIESCE) | Ok(ffi::MOD_SHUTDOWN) => Ok(()),
+        Ok(ffi::MOD_UNLOAD) => unload(),
+        _ => Err(Errno(ffi::EOPNOTSUPP as c_int)),
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(Errno(error)) => error,
+    }
+}

@@ -1,0 +1,252 @@
+//! mbuf(9): the packet that a pfil(9) hook was given.
+//!
+//! Context: the hook, inside the network epoch; nothing here sleeps. The
+//! packet belongs to the kernel again when the hook returns, unless it was
+//! freed: then the hook's slot is null.
+
+use crate::ffi;
+use core::ffi::c_int;
+use core::marker::PhantomData;
+
+/// Data bytes of an mbuf with a packet header.
+const MHLEN: usize = ffi::mobconn_mhlen as usize;
+/// Room for a link header that a copied packet keeps at its start.
+const LINK_HEADER: usize = 16;
+
+const PKTHDR: usize = ffi::mobconn_pkthdr as usize;
+const CSUM_DATA: usize = ffi::mobconn_csum_data as usize;
+
+/// The packet was freed, because memory is short or it cannot be reshaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freed;
+
+/// A packet: a chain of mbufs that begins with a packet header.
+pub struct Mbuf<'a> {
+    slot: *mut *mut ffi::mbuf,
+    // What the slot holds; null when the packet was freed.
+    first: *mut ffi::mbuf,
+    hook: PhantomData<&'a mut ffi::mbuf>,
+}
+
+impl Mbuf<'_> {
+    /// The packet that `slot` holds.
+    ///
+    /// # Safety
+    /// `slot` is the first argument of a running hook: a valid packet whose
+    /// owner is the hook until it returns, and used by nothing else until then.
+    #[inline]
+    pub unsafe fn new(slot: *mut *mut ffi::mbuf) -> Self {
+        // SAFETY: valid for reads (caller).
+        let first = unsafe { slot.read() };
+        Self { slot, first, hook: PhantomData }
+    }
+
+    fn replace(&mut self, first: *mut ffi::mbuf) -> Result<(), Freed> {
+        self.first = first;
+        // SAFETY: the slot is valid for writes (see `new`).
+        unsafe { self.slot.write(first) };
+        if first.is_null() { Err(Freed) } else { Ok(()) }
+    }
+
+    /// Pointer to the field of type `T` at `offset` of the first mbuf.
+    #[inline]
+    const fn field<T>(&self, offset: usize) -> *mut T {
+        self.first.wrapping_byte_add(offset).cast()
+    }
+
+    #[inline]
+    fn header(&self) -> *mut ffi::pkthdr {
+        self.field(PKTHDR)
+    }
+
+    /// Whether the packet was freed.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.first.is_null()
+    }
+
+    /// Length of the packet in bytes; 0 when it is gone.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        if self.first.is_null() {
+            return 0;
+        }
+        // SAFETY: the packet is alive and begins with a packet header (see `new`).
+        let len = unsafe { (*self.header()).len };
+        usize::try_from(len).unwrap_or(0)
+    }
+
+    /// Whether there is no byte in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `M_*` flags of the first mbuf; 0 when the packet is gone.
+    #[must_use]
+    #[inline]
+    pub fn flags(&self) -> u32 {
+        if self.first.is_null() {
+            return 0;
+        }
+        // SAFETY: the packet is alive.
+        let first = unsafe { &*self.first };
+        first.m_flags()
+    }
+
+    /// Sets `M_*` flags of the first mbuf.
+    #[inline]
+    pub fn set_flags(&mut self, flags: u32) {
+        if self.first.is_null() {
+            return;
+        }
+        // SAFETY: the packet is alive, and only the hook uses it now.
+        let first = unsafe { &mut *self.first };
+        first.set_m_flags(first.m_flags() | flags);
+    }
+
+    /// The bytes of the first mbuf; none when they are not mapped or the
+    /// packet is gone.
+    #[must_use]
+    #[inline]
+    pub fn data(&self) -> &[u8] {
+        if self.first.is_null() || self.flags() & ffi::M_EXTPG != 0 {
+            return &[];
+        }
+        // SAFETY: the packet is alive.
+        let first = unsafe { &*self.first };
+        let len = usize::try_from(first.m_len).unwrap_or(0);
+        // SAFETY: m_data is mapped and valid for m_len bytes, which nothing changes while the packet is the hook's.
+        unsafe { core::slice::from_raw_parts(first.m_data.cast(), len) }
+    }
+
+    /// The bytes of the first mbuf if this packet alone has them.
+    #[inline]
+    pub fn data_mut(&mut self) -> Option<&mut [u8]> {
+        if !self.m_writable() {
+            return None;
+        }
+        // SAFETY: not gone, or it would not be writable.
+        let first = unsafe { &*self.first };
+        let len = usize::try_from(first.m_len).unwrap_or(0);
+        // SAFETY: as in `data`, and M_WRITABLE(9) says that nobody else refers to them.
+        Some(unsafe { core::slice::from_raw_parts_mut(first.m_data.cast(), len) })
+    }
+
+    /// `M_WRITABLE`; false when the packet is gone.
+    #[inline]
+    pub fn m_writable(&mut self) -> bool {
+        // SAFETY: the packet is alive.
+        !self.first.is_null() && unsafe { ffi::mobconn_m_writable(self.first) } != 0
+    }
+
+    /// Whether the first `len` bytes lie in mapped mbufs; m_pullup(9) and its
+    /// kin must not be asked otherwise.
+    fn is_mapped(&self, len: usize) -> bool {
+        let mut left = len;
+        let mut at = self.first;
+        while left > 0 && !at.is_null() {
+            // SAFETY: a member of a living chain.
+            let mbuf = unsafe { &*at };
+            if mbuf.m_flags() & ffi::M_EXTPG != 0 {
+                return false;
+            }
+            left = left.saturating_sub(usize::try_from(mbuf.m_len).unwrap_or(0));
+            // SAFETY: every member of the union is the pointer to the next one.
+            at = unsafe { mbuf.__bindgen_anon_1.m_next };
+        }
+        true
+    }
+
+    /// Frees the packet unless its first `len` bytes can be reshaped.
+    fn reshapable(&mut self, len: usize) -> Result<c_int, Freed> {
+        if self.first.is_null() {
+            return Err(Freed);
+        }
+        if len > MHLEN || !self.is_mapped(len) {
+            self.m_freem();
+            return Err(Freed);
+        }
+        c_int::try_from(len).map_err(|_| Freed)
+    }
+
+    /// m_pullup(9): makes the first `len` bytes contiguous.
+    ///
+    /// # Errors
+    /// [`Freed`] when memory is short, or `len` is more than an mbuf holds and
+    /// not contiguous already.
+    pub fn m_pullup(&mut self, len: usize) -> Result<(), Freed> {
+        if self.data().len() >= len {
+            return Ok(());
+        }
+        let count = self.reshapable(len)?;
+        // SAFETY: the packet is alive, ours and mapped; it is replaced by what comes back, or gone.
+        let first = unsafe { ffi::m_pullup(self.first, count) };
+        self.replace(first)
+    }
+
+    /// m_copyup(9): as [`Mbuf::m_pullup`], into memory that is this packet's alone.
+    ///
+    /// # Errors
+    /// [`Freed`] when memory is short, or `len` is more than an mbuf holds.
+    pub fn m_copyup(&mut self, len: usize) -> Result<(), Freed> {
+        let count = self.reshapable(len)?;
+        let room = if len + LINK_HEADER <= MHLEN { LINK_HEADER } else { 0 };
+        // SAFETY: as above.
+        let first = unsafe { ffi::m_copyup(self.first, count, room as c_int) };
+        self.replace(first)
+    }
+
+    /// m_freem(9): the packet is gone afterwards.
+    pub fn m_freem(&mut self) {
+        if !self.first.is_null() {
+            // SAFETY: the packet is alive and ours; it is not touched again.
+            unsafe { ffi::m_freem(self.first) };
+            let _ = self.replace(core::ptr::null_mut());
+        }
+    }
+
+    /// `CSUM_*` flags.
+    #[must_use]
+    #[inline]
+    pub fn csum_flags(&self) -> u32 {
+        if self.first.is_null() {
+            return 0;
+        }
+        // SAFETY: as in `len`.
+        unsafe { (*self.header()).csum_flags }
+    }
+
+    /// The sum that the hardware made of a received packet.
+    #[must_use]
+    pub fn csum_data(&self) -> u32 {
+        if self.first.is_null() {
+            return 0;
+        }
+        // SAFETY: as in `len`; the field lies in the packet header.
+        unsafe { self.field::<u32>(CSUM_DATA).read() }
+    }
+
+    /// Replaces the hardware's sum.
+    pub fn set_csum_data(&mut self, sum: u32) {
+        if !self.first.is_null() {
+            // SAFETY: as in `csum_data`, and only the hook uses the packet now.
+            unsafe { self.field::<u32>(CSUM_DATA).write(sum) };
+        }
+    }
+
+    /// Whether the packet came in through an interface. (Of a packet that is
+    /// being sent: whether it is forwarded.)
+    #[must_use]
+    #[inline]
+    pub fn has_rcvif(&self) -> bool {
+        // Packets with a send tag have it in the place of the interface.
+        if self.first.is_null() || self.csum_flags() & ffi::CSUM_SND_TAG != 0 {
+            return false;
+        }
+        // SAFETY: as in `len`; any member of the union is a pointer.
+        let interface = unsafe { (*self.header()).__bindgen_anon_1.rcvif };
+        !interface.is_null()
+    }
+}
