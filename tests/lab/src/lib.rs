@@ -21,6 +21,7 @@ pub mod route;
 pub mod scenario;
 pub mod stream;
 pub mod tun;
+pub mod udp;
 pub mod watch;
 pub mod wire;
 pub mod world;
