@@ -67,7 +67,6 @@ impl Key {
     }
 
     /// The side of a key.
-    #[cfg(test)]
     pub(crate) fn side(&self) -> Side {
         let [a, b, c, d] = self.addresses;
         let (version, local, remote) = if self.is_v6() {

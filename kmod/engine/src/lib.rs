@@ -22,6 +22,7 @@ extern crate alloc;
 mod checksum;
 mod control;
 mod flow;
+mod icmp;
 mod key;
 mod packet;
 mod parse;

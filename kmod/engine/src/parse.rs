@@ -2,6 +2,7 @@
 //! needed and nothing that is not there.
 
 use crate::flow::{Protocol, Version};
+use crate::icmp::{Quote, is_error};
 use crate::key::Key;
 use crate::packet::{Packet, PassReason, Verdict};
 
@@ -12,14 +13,24 @@ pub(crate) const HEADERS_MAX: usize = 128;
 const EXTENSIONS_MAX: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+const ICMP_V6: u8 = 58;
 const DESTINATION: u8 = 60;
 
-/// What the headers say.
-pub(crate) struct Parsed {
+/// A packet that may concern a flow.
+pub(crate) enum Parsed {
+    /// It may be of the flow.
+    Segment(Segment),
+    /// It may be an error about a packet of the flow.
+    Error(Quote),
+}
+
+/// What the headers of a segment or datagram say.
+pub(crate) struct Segment {
     /// Key of the side source → destination.
     pub(crate) forward: Key,
     /// Offset of the transport header.
@@ -48,7 +59,9 @@ pub(crate) fn parse<P: Packet>(packet: &mut P, version: Version) -> Result<Optio
 fn parse_v4<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
     let header = bytes::<P, 20>(packet, 0)?;
     let [first, _, l0, l1, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
-    let Some(protocol) = transport(protocol) else { return Ok(None) };
+    if !matches!(protocol, TCP | UDP | ICMP) {
+        return Ok(None);
+    }
     let offset = usize::from(first & 0xf).saturating_mul(4);
     let fragment = u16::from_be_bytes([f0, f1]);
     if fragment & 0x1fff != 0 {
@@ -59,10 +72,13 @@ fn parse_v4<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
     if first >> 4 != 4 || offset < 20 || total > packet.total() {
         return Err(MALFORMED);
     }
+    let Some(protocol) = transport(protocol) else {
+        return if fragment { Ok(None) } else { parse_error(packet, Version::V4, offset, total) };
+    };
     let source_route = offset > 20 && has_source_route(packet, offset)?;
     let addresses = u64::from_be_bytes([s0, s1, s2, s3, d0, d1, d2, d3]);
     let transport = Transport { protocol, offset, end: total, fragment, source_route };
-    transport.parse(packet, |ports| Key::from_v4(addresses, ports, protocol)).map(Some)
+    transport.parse(packet, |ports| Key::from_v4(addresses, ports, protocol)).map(|segment| Some(Parsed::Segment(segment)))
 }
 
 #[inline]
@@ -77,7 +93,12 @@ fn parse_v6<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
     for _ in 0..=EXTENSIONS_MAX {
         if let Some(protocol) = transport(next) {
             let transport = Transport { protocol, offset, end, fragment, source_route };
-            return transport.parse(packet, |ports| Key::from_v6(&addresses, ports, protocol)).map(Some);
+            return transport
+                .parse(packet, |ports| Key::from_v6(&addresses, ports, protocol))
+                .map(|segment| Some(Parsed::Segment(segment)));
+        }
+        if next == ICMP_V6 && !fragment {
+            return parse_error(packet, Version::V6, offset, end);
         }
         if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
             return Ok(None);
@@ -133,7 +154,7 @@ struct Transport {
 
 impl Transport {
     #[inline]
-    fn parse<P: Packet>(self, packet: &mut P, key: impl FnOnce(u32) -> Key) -> Result<Parsed, Verdict> {
+    fn parse<P: Packet>(self, packet: &mut P, key: impl FnOnce(u32) -> Key) -> Result<Segment, Verdict> {
         let Self { protocol, offset, end, fragment, source_route } = self;
         // A first fragment is not translated: its ports are enough.
         let header = match protocol {
@@ -155,8 +176,55 @@ impl Transport {
             flags & 0x04 != 0
         };
         let forward = key(u32::from_be_bytes([a, b, c, d]));
-        Ok(Parsed { forward, transport: offset, len, protocol, reset, fragment, source_route })
+        Ok(Segment { forward, transport: offset, len, protocol, reset, fragment, source_route })
     }
+}
+
+/// An ICMP message at `icmp`. What it quotes is somebody's claim: whatever is
+/// odd about it, the message passes untouched.
+fn parse_error<P: Packet>(packet: &mut P, version: Version, icmp: usize, end: usize) -> Result<Option<Parsed>, Verdict> {
+    let v6 = version == Version::V6;
+    let ip = icmp.saturating_add(8);
+    // The shortest quote: an IP header and 8 bytes (RFC 792).
+    let shortest = ip.saturating_add(if v6 { 48 } else { 28 });
+    if shortest > end || shortest > HEADERS_MAX {
+        return Ok(None);
+    }
+    let [kind, ..] = *bytes::<P, 8>(packet, icmp)?;
+    if !is_error(v6, kind) {
+        return Ok(None);
+    }
+    let (protocol, transport_at, forward) = if v6 {
+        let [first, _, _, _, _, _, next, _, addresses @ ..] = *bytes::<P, 40>(packet, ip)?;
+        let Some(protocol) = transport(next).filter(|_| first >> 4 == 6) else { return Ok(None) };
+        let at = ip.saturating_add(40);
+        let [a, b, c, d] = *bytes::<P, 4>(packet, at)?;
+        (protocol, at, Key::from_v6(&addresses, u32::from_be_bytes([a, b, c, d]), protocol))
+    } else {
+        let [first, _, _, _, _, _, f0, f1, _, next, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *bytes::<P, 20>(packet, ip)?;
+        let offset = usize::from(first & 0xf).saturating_mul(4);
+        let whole = u16::from_be_bytes([f0, f1]) & 0x1fff == 0 && offset >= 20 && first >> 4 == 4;
+        let Some(protocol) = transport(next).filter(|_| whole) else { return Ok(None) };
+        let at = ip.saturating_add(offset);
+        let least = at.saturating_add(8);
+        if least > end || least > HEADERS_MAX {
+            return Ok(None);
+        }
+        let [a, b, c, d] = *bytes::<P, 4>(packet, at)?;
+        let addresses = u64::from_be_bytes([s0, s1, s2, s3, d0, d1, d2, d3]);
+        (protocol, at, Key::from_v4(addresses, u32::from_be_bytes([a, b, c, d]), protocol))
+    };
+    let check = transport_at.saturating_add(if protocol == Protocol::Tcp { 16 } else { 6 });
+    let reach = check.saturating_add(2);
+    let check = (reach <= end && reach <= HEADERS_MAX).then_some(check);
+    let len = if check.is_some() { reach } else { transport_at.saturating_add(8) };
+    if packet.total() < len {
+        return Err(MALFORMED);
+    }
+    if packet.head().len() < len {
+        packet.pull(len).map_err(|_| Verdict::Gone)?;
+    }
+    Ok(Some(Parsed::Error(Quote { icmp, ip, transport: transport_at, check, len, forward, protocol })))
 }
 
 /// `N` contiguous bytes at `offset`.

@@ -4,12 +4,12 @@ use crate::checksum::Delta;
 use crate::flow::Protocol;
 use crate::key::Key;
 use crate::packet::{Checksum, Packet, PassReason, Verdict};
-use crate::parse::Parsed;
+use crate::parse::Segment;
 
 /// Turns source and destination of the packet into `to`.
 #[inline]
-pub(crate) fn rewrite<P: Packet>(packet: &mut P, parsed: &Parsed, to: &Key) -> Verdict {
-    let from = &parsed.forward;
+pub(crate) fn rewrite<P: Packet>(packet: &mut P, segment: &Segment, to: &Key) -> Verdict {
+    let from = &segment.forward;
     let addresses = from
         .addresses
         .iter()
@@ -18,9 +18,9 @@ pub(crate) fn rewrite<P: Packet>(packet: &mut P, parsed: &Parsed, to: &Key) -> V
         .fold(Delta::ZERO, |sum, (old, new)| sum.plus(Delta::between(*old, *new)));
     let ports = Delta::between(from.head & 0xffff_ffff, to.head & 0xffff_ffff);
     let state = packet.checksum();
-    let Ok(bytes) = packet.writable(parsed.len) else { return Verdict::Gone };
-    let Some((ip, transport)) = bytes.split_at_mut_checked(parsed.transport) else { return MALFORMED };
-    let patched = match parsed.protocol {
+    let Ok(bytes) = packet.writable(segment.len) else { return Verdict::Gone };
+    let Some((ip, transport)) = bytes.split_at_mut_checked(segment.transport) else { return MALFORMED };
+    let patched = match segment.protocol {
         Protocol::Tcp => transport.first_chunk_mut::<18>().map(|header| {
             let [p0, p1, p2, p3, .., c0, c1] = header;
             ([p0, p1, p2, p3], [c0, c1])
@@ -46,7 +46,7 @@ pub(crate) fn rewrite<P: Packet>(packet: &mut P, parsed: &Parsed, to: &Key) -> V
         *field = byte;
     }
     let field = u16::from_be_bytes([*c0, *c1]);
-    let udp = parsed.protocol == Protocol::Udp;
+    let udp = segment.protocol == Protocol::Udp;
     let adjusted = match state {
         Checksum::Pseudo => addresses.shift(field),
         // No checksum at all (RFC 768; IPv6: RFC 6935).
