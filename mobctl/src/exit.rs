@@ -32,6 +32,29 @@ pub enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    /// The exit code that `code` stands for, if any.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        [
+            Self::Usage,
+            Self::Data,
+            Self::NoInput,
+            Self::Unavailable,
+            Self::Software,
+            Self::System,
+            Self::CannotCreate,
+            Self::Io,
+            Self::Temporary,
+            Self::Protocol,
+            Self::NoPermission,
+            Self::Config,
+        ]
+        .into_iter()
+        .find(|exit| *exit as u8 == code)
+    }
+}
+
 /// Why a command failed, and what the user can do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {

@@ -3,11 +3,18 @@
 //! The library part exists for the tests; the interface of mobctl is its
 //! command line.
 
+pub mod cli;
 pub mod config;
 pub mod connections;
+pub mod control;
+pub mod daemon;
 pub mod device;
 pub mod errno;
 pub mod exit;
 pub mod keyfile;
+pub mod run;
+pub mod settings;
+pub mod show;
 pub mod system;
+pub mod table;
 pub mod tuple;

@@ -171,28 +171,33 @@ mod tests {
         body
     }
 
-    /// One answer of a Linux 6.1 kernel to `request(INET, TCP, 7)`, with the attributes it adds on its own.
-    const GOLDEN: &str = "\
-        58000000140002000700000000000000\
-        02010000b3f80016c0000201000000000000000000000000c6336409000000000000000000000000\
-        00000000e20000000000000000000000000000000000000000000000c40f0000\
-        0500080000000000\
-        0800000f00000000";
+    /// What a Linux 6.18 kernel answered to `request(INET, TCP, 7)` in a network namespace with one connection from
+    /// 192.0.2.1 to 198.51.100.9, both of its ends there.
+    const GOLDEN: [&str; 2] = [
+        "7c000000140002000700000088070000020100000016b3f8c6336409000000000000000000000000c0000201000000000000\
+         0000000000000000000001000000000000000000000000000000000000000000000091080400050008000000000008000f00\
+         000000000c001500010000000000000006001600520000007c00000014000200070000008807000002010000b3f80016c000\
+         0201000000000000000000000000c63364090000000000000000000000000000000002000000000000000000000000000000\
+         000000000000000090080400050008000000000008000f00000000000c00150001000000000000000600160052000000",
+        "1400000003000200070000008807000000000000",
+    ];
 
-    fn golden() -> Vec<u8> {
-        let digits: Vec<u8> = GOLDEN.bytes().filter(u8::is_ascii_hexdigit).collect();
+    fn golden(index: usize) -> Vec<u8> {
+        let digits = GOLDEN[index].as_bytes();
         digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
     }
 
     #[test]
     fn golden_bytes() {
         let mut found = Vec::new();
-        let mut bytes = golden();
-        let end = bytes.len();
-        bytes[0] = end as u8;
-        assert_eq!(parse(&bytes, TCP, 7, &mut found), Ok(false));
-        let expected = tuple::side(TCP, "192.0.2.1:46072".parse().unwrap(), "198.51.100.9:22".parse().unwrap()).unwrap();
-        assert_eq!(found, [Connection { tuple: expected, instance: 0xe2, phase: Phase::Established }]);
+        assert_eq!(parse(&golden(0), TCP, 7, &mut found), Ok(false));
+        assert_eq!(parse(&golden(1), TCP, 7, &mut found), Ok(true));
+        let (near, far) = ("192.0.2.1:46072".parse().unwrap(), "198.51.100.9:22".parse().unwrap());
+        let established = |tuple: Result<_, _>, instance| Connection { tuple: tuple.unwrap(), instance, phase: Phase::Established };
+        assert_eq!(
+            found,
+            [established(tuple::side(TCP, far, near), 1), established(tuple::side(TCP, near, far), 2)]
+        );
     }
 
     #[test]

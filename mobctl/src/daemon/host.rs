@@ -1,0 +1,325 @@
+//! The protocol's view of this host: the kernel's table by way of the device, and the host's connections.
+
+use crate::connections::{Connection, Phase};
+use crate::device::Device;
+use crate::errno::Errno;
+use crate::exit::Failure;
+use crate::{system, tuple};
+use mobconn_abi::{self as abi, Alternate, Record, TCP, Tuple};
+use mobconn_dprp::{Flow, Half, Host, KernelError, Protocol};
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Where the connections come from; another source in tests.
+pub(super) type Lister = Box<dyn FnMut() -> io::Result<Vec<Connection>>>;
+
+/// The device, the connections and the bindings.
+pub(super) struct KernelHost {
+    path: PathBuf,
+    device: Option<Device>,
+    device_error: String,
+    list: Lister,
+    connections: HashMap<Tuple, Known>,
+    listed: Option<Instant>,
+    /// What the last listing cost: it bounds how often one is made on demand.
+    cost: Duration,
+    /// Wire addresses of all bindings; `None` when something changed since they were read.
+    bindings: Option<HashMap<Tuple, (IpAddr, IpAddr)>>,
+    /// TCP bindings without a connection, and since when.
+    orphans: HashMap<Tuple, Instant>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    instance: u64,
+    phase: Phase,
+    /// The last listing did not have it. A listing that runs beside closing connections can skip a live one, so that a
+    /// connection is gone when two in a row did not have it.
+    missed: bool,
+}
+
+/// A move of this host that the kernel has prepared and not committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Unfinished {
+    pub(super) old: IpAddr,
+    pub(super) new: IpAddr,
+    pub(super) hold: bool,
+}
+
+impl KernelHost {
+    /// Opens the device, which must be there.
+    pub(super) fn open(path: PathBuf) -> Result<Self, Failure> {
+        let device = Device::open(&path)?;
+        Ok(Self::over(path, device, Box::new(system::connections)))
+    }
+
+    fn over(path: PathBuf, device: Device, list: Lister) -> Self {
+        Self {
+            path,
+            device: Some(device),
+            device_error: String::new(),
+            list,
+            connections: HashMap::new(),
+            listed: None,
+            cost: Duration::ZERO,
+            bindings: None,
+            orphans: HashMap::new(),
+        }
+    }
+
+    /// Why the device does not work now, or nothing.
+    pub(super) fn device_error(&self) -> &str {
+        &self.device_error
+    }
+
+    /// Makes sure of the device, and opens it again when the module was loaded anew. Returns what it says of itself.
+    pub(super) fn check_device(&mut self) -> Option<abi::Info> {
+        if let Some(device) = &mut self.device {
+            match device.info() {
+                Ok(info) => return Some(info),
+                Err(error) => self.lose_device(error.to_string()),
+            }
+        }
+        match Device::open(&self.path) {
+            Ok(mut device) => {
+                let info = device.info().ok();
+                log::warn!("{} works again", self.path.display());
+                self.device_error.clear();
+                self.device = Some(device);
+                self.bindings = None;
+                info
+            }
+            Err(failure) => {
+                if self.device_error != failure.message {
+                    log::error!("{}", failure.message);
+                    self.device_error = failure.message;
+                }
+                None
+            }
+        }
+    }
+
+    fn lose_device(&mut self, why: String) {
+        log::error!("{}: {why}", self.path.display());
+        self.device = None;
+        self.device_error = why;
+        self.bindings = None;
+    }
+
+    /// Lists the connections anew.
+    pub(super) fn refresh(&mut self) {
+        let began = Instant::now();
+        match (self.list)() {
+            Ok(list) => self.merge(list),
+            Err(error) => log::error!("cannot list the connections: {error}"),
+        }
+        self.listed = Some(Instant::now());
+        self.cost = began.elapsed();
+        self.bindings = None;
+    }
+
+    fn merge(&mut self, list: Vec<Connection>) {
+        let mut now: HashMap<Tuple, Known> = HashMap::with_capacity(list.len());
+        for Connection { tuple, instance, phase } in list {
+            let new = Known { instance, phase, missed: false };
+            // TIME_WAIT and a new connection can share a tuple for a moment: the live one counts.
+            let entry = now.entry(tuple).or_insert(new);
+            if phase == Phase::Established {
+                *entry = new;
+            }
+        }
+        for (tuple, known) in self.connections.drain() {
+            if !known.missed {
+                now.entry(tuple).or_insert(Known { missed: true, ..known });
+            }
+        }
+        self.connections = now;
+    }
+
+    /// The established connections that can move and that `eligible` accepts, and how many there are without it.
+    pub(super) fn flows(&self, eligible: impl Fn(&Flow) -> bool) -> (Vec<(Flow, u64)>, usize) {
+        let mut movable = 0;
+        let mut flows = Vec::new();
+        for (tuple, known) in &self.connections {
+            let Some(flow) = flow(tuple).filter(can_move) else { continue };
+            if known.phase == Phase::Established {
+                movable += 1;
+                if eligible(&flow) {
+                    flows.push((flow, known.instance));
+                }
+            }
+        }
+        flows.sort_unstable_by_key(|(flow, _)| *flow);
+        (flows, movable)
+    }
+
+    /// Moves of this host that were begun and not finished, by another daemon before this one.
+    pub(super) fn unfinished(&mut self) -> Vec<Unfinished> {
+        let mut moves = Vec::new();
+        for record in self.records() {
+            let alternate = Alternate::from_raw(record.local.alternate);
+            if !matches!(alternate, Some(Alternate::Pending | Alternate::PendingHold)) {
+                continue;
+            }
+            let address = |bytes| tuple::from_bytes(bytes, record.wire.version);
+            let (Some(old), Some(new)) = (address(&record.wire.local), address(&record.local.other)) else { continue };
+            let unfinished = Unfinished { old, new, hold: alternate == Some(Alternate::PendingHold) };
+            if !moves.contains(&unfinished) {
+                moves.push(unfinished);
+            }
+        }
+        moves
+    }
+
+    fn records(&mut self) -> Vec<Record> {
+        let Some(device) = &mut self.device else { return Vec::new() };
+        let records = device.info().and_then(|info| if info.flows == 0 { Ok(Vec::new()) } else { device.flows() });
+        records.unwrap_or_else(|error| {
+            self.lose_device(error.to_string());
+            Vec::new()
+        })
+    }
+
+    /// Ends grace that is over, and removes bindings that nobody needs: idle UDP, and TCP without a connection for
+    /// `grace` seconds.
+    pub(super) fn expire(&mut self, grace: u32, udp_idle: u32) {
+        if let Some(device) = &mut self.device {
+            match device.expire(grace, udp_idle) {
+                Ok((0, 0)) => {}
+                Ok((ended, removed)) => log::debug!("{ended} former addresses given up, {removed} bindings removed"),
+                Err(error) => return self.lose_device(error.to_string()),
+            }
+        }
+        self.remove_orphans(Duration::from_secs(grace.into()), Instant::now());
+    }
+
+    fn remove_orphans(&mut self, patience: Duration, now: Instant) {
+        let bound: Vec<Tuple> = self.records().iter().map(|record| record.stack).filter(|stack| stack.protocol == TCP).collect();
+        let mut orphans = HashMap::new();
+        for stack in bound {
+            if self.connections.contains_key(&stack) {
+                continue;
+            }
+            let since = self.orphans.get(&stack).copied().unwrap_or(now);
+            if now.duration_since(since) < patience {
+                orphans.insert(stack, since);
+                continue;
+            }
+            if let Some(device) = &mut self.device {
+                // Somebody else may have removed it meanwhile.
+                let _ = device.delete_flow(stack);
+                self.bindings = None;
+            }
+        }
+        self.orphans = orphans;
+    }
+
+    fn bindings(&mut self) -> &HashMap<Tuple, (IpAddr, IpAddr)> {
+        if self.bindings.is_none() {
+            let wire = |record: Record| {
+                let (local, remote) = tuple::ends(&record.wire)?;
+                Some((record.stack, (local.ip(), remote.ip())))
+            };
+            self.bindings = Some(self.records().into_iter().filter_map(wire).collect());
+        }
+        self.bindings.get_or_insert_default()
+    }
+
+    fn batch(
+        &mut self,
+        moves: &[(Flow, u32)],
+        command: impl FnOnce(&mut Device, &[(Tuple, u32)]) -> Vec<Result<(), Errno>>,
+    ) -> Vec<Result<(), KernelError>> {
+        self.bindings = None;
+        let Some(device) = &mut self.device else {
+            return vec![Err(KernelError::Other(Errno::ENXIO.0)); moves.len()];
+        };
+        // A flow that has no tuple gets one that the kernel refuses, so that results stay in order.
+        let moves: Vec<_> = moves.iter().map(|(flow, generation)| (stack(flow).unwrap_or_default(), *generation)).collect();
+        command(device, &moves).into_iter().map(|result| result.map_err(kernel_error)).collect()
+    }
+}
+
+/// Listings on demand take at most a tenth of the time.
+const SHARE: u32 = 10;
+
+impl Host for KernelHost {
+    fn instance(&mut self, flow: &Flow) -> Option<u64> {
+        let stack = stack(flow)?;
+        let established = |known: &&Known| known.phase == Phase::Established;
+        if let Some(known) = self.connections.get(&stack).filter(established) {
+            return Some(known.instance);
+        }
+        // It may have begun since the last listing.
+        if self.listed.is_none_or(|listed| listed.elapsed() >= self.cost * SHARE) {
+            self.refresh();
+        }
+        self.connections.get(&stack).filter(established).map(|known| known.instance)
+    }
+
+    fn wire(&mut self, flow: &Flow) -> Option<(IpAddr, IpAddr)> {
+        let stack = stack(flow)?;
+        self.bindings().get(&stack).copied()
+    }
+
+    fn prepare(&mut self, half: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+        self.batch(moves, |device, moves| device.prepare(device_half(half), new, hold, moves))
+    }
+
+    fn commit(&mut self, half: Half, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+        self.batch(moves, |device, moves| device.commit(device_half(half), moves))
+    }
+
+    fn abort(&mut self, half: Half, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+        self.batch(moves, |device, moves| device.abort(device_half(half), moves))
+    }
+}
+
+const fn device_half(half: Half) -> abi::Half {
+    match half {
+        Half::Local => abi::Half::Local,
+        Half::Remote => abi::Half::Remote,
+    }
+}
+
+const fn kernel_error(errno: Errno) -> KernelError {
+    match errno {
+        Errno::ENOENT => KernelError::NotFound,
+        Errno::ESTALE => KernelError::Stale,
+        Errno::EADDRINUSE => KernelError::Conflict,
+        Errno::ENOSPC | Errno::ENOMEM => KernelError::Full,
+        Errno(other) => KernelError::Other(other),
+    }
+}
+
+fn stack(flow: &Flow) -> Option<Tuple> {
+    let protocol = match flow.protocol {
+        Protocol::Tcp => abi::TCP,
+        Protocol::Udp => abi::UDP,
+    };
+    tuple::side(protocol, flow.local, flow.remote).ok()
+}
+
+fn flow(stack: &Tuple) -> Option<Flow> {
+    let protocol = match stack.protocol {
+        abi::TCP => Protocol::Tcp,
+        abi::UDP => Protocol::Udp,
+        _ => return None,
+    };
+    let (local, remote) = tuple::ends(stack)?;
+    Some(Flow { local, remote, protocol })
+}
+
+/// Loopback and link-local flows stay, and so do flows to groups.
+fn can_move(flow: &Flow) -> bool {
+    [flow.local.ip(), flow.remote.ip()].iter().all(|address| {
+        let link_local = match address {
+            IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        !(link_local || address.is_loopback() || address.is_multicast() || address.is_unspecified())
+    })
+}

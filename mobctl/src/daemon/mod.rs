@@ -1,0 +1,451 @@
+//! The daemon: one thread, one loop around the protocol.
+//!
+//! Datagrams, signals, requests on the control socket and the clock go in; all
+//! that the protocol wants done comes out. Nothing in the loop blocks, except
+//! for the device and the list of connections, which answer at once.
+
+mod chronicle;
+mod clock;
+mod host;
+mod logger;
+mod moves;
+pub mod pidfile;
+mod server;
+mod udp;
+
+use crate::control::{Peer, Request, Response, Status};
+use crate::exit::{Exit, Failure};
+use crate::settings::Settings;
+use chronicle::{Chronicle, printable};
+use clock::{Clock, poll_millis};
+use host::KernelHost;
+use mobconn_dprp::{Endpoint, Event, Flow, Instant, PublicKey};
+use moves::Watch;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pidfile::Pidfile;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+use server::Server;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::HashMap;
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+use udp::Sockets;
+use zeroize::Zeroizing;
+
+/// How the daemon is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Stay in the foreground and log to standard error.
+    pub foreground: bool,
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The control device.
+    pub device: PathBuf,
+    /// The control socket.
+    pub control: PathBuf,
+    /// The pidfile.
+    pub pidfile: PathBuf,
+}
+
+/// How often the connections are listed.
+const LISTING: Duration = Duration::from_secs(1);
+/// How often the table is tidied up.
+const TIDYING: Duration = Duration::from_secs(10);
+/// Datagrams that are taken from a socket before others have their turn.
+const BURST: usize = 64;
+
+/// Runs the daemon until it is told to stop. Without `foreground` this returns in a child of the calling process, whose
+/// own end says that the daemon is ready.
+///
+/// # Errors
+/// A [`Failure`] that says what to do, when the daemon cannot begin.
+pub fn run(options: Options) -> Result<(), Failure> {
+    let settings = Settings::read(&options.config)?;
+    logger::begin(options.foreground, settings.config.log_level);
+    let mut pidfile = Pidfile::open(&options.pidfile)?;
+    let signals = Signals::catch()?;
+    let mut daemon = Daemon::new(&options, settings)?;
+    if !options.foreground {
+        nix::unistd::daemon(false, false)
+            .map_err(|errno| Failure::new(Exit::System, format!("cannot become a daemon: {errno}")))?;
+    }
+    pidfile.write().map_err(|error| Failure::new(Exit::Io, format!("{}: {error}", options.pidfile.display())))?;
+    log::info!(
+        "mobctl {} begins: {} over {}, key {}",
+        env!("CARGO_PKG_VERSION"),
+        if daemon.settings.config.mobile { "mobile host" } else { "correspondent" },
+        crate::system::NAME,
+        daemon.settings.protocol.host_key.public()
+    );
+    daemon.run(&signals)
+}
+
+/// Signals as readable streams.
+struct Signals {
+    stop: UnixStream,
+    reload: UnixStream,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, Failure> {
+        let cannot = |error: std::io::Error| Failure::new(Exit::System, format!("cannot catch signals: {error}"));
+        let catch = |signals: &[i32]| -> std::io::Result<UnixStream> {
+            let (reader, writer) = UnixStream::pair()?;
+            reader.set_nonblocking(true)?;
+            for signal in signals {
+                signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
+            }
+            Ok(reader)
+        };
+        Ok(Self { stop: catch(&[SIGTERM, SIGINT]).map_err(cannot)?, reload: catch(&[SIGHUP]).map_err(cannot)? })
+    }
+}
+
+/// Empties a signal's stream and says whether there was anything.
+fn caught(mut stream: &UnixStream) -> bool {
+    let mut any = false;
+    while stream.read(&mut [0; 16]).is_ok_and(|length| length > 0) {
+        any = true;
+    }
+    any
+}
+
+struct Daemon {
+    config_path: PathBuf,
+    settings: Settings,
+    clock: Clock,
+    endpoint: Endpoint,
+    host: KernelHost,
+    sockets: Sockets,
+    server: Server,
+    chronicle: Chronicle,
+    watches: Vec<Watch>,
+    eligible: usize,
+    movable: usize,
+    listing_due: Instant,
+    tidying_due: Instant,
+    stopping: bool,
+}
+
+impl Daemon {
+    fn new(options: &Options, settings: Settings) -> Result<Self, Failure> {
+        let mut host = KernelHost::open(options.device.clone())?;
+        let sockets = Sockets::open(&settings.config.listen, settings.config.port)?;
+        let server = Server::open(&options.control)?;
+        let clock = Clock::new();
+        let endpoint = endpoint(&settings, &mut host, clock.now())?;
+        let mut daemon = Self {
+            config_path: std::path::absolute(&options.config).unwrap_or_else(|_| options.config.clone()),
+            settings,
+            endpoint,
+            host,
+            sockets,
+            server,
+            chronicle: Chronicle::default(),
+            watches: Vec::new(),
+            eligible: 0,
+            movable: 0,
+            listing_due: clock.now(),
+            tidying_due: clock.now(),
+            clock,
+            stopping: false,
+        };
+        daemon.resume();
+        Ok(daemon)
+    }
+
+    /// Goes on with moves that a daemon before this one began: the kernel remembers them.
+    fn resume(&mut self) {
+        self.list_connections();
+        for unfinished in self.host.unfinished() {
+            let host::Unfinished { old, new, hold } = unfinished;
+            if addresses().is_ok_and(|addresses| addresses.contains(&new)) {
+                log::info!("the move from {old} to {new} goes on");
+                let event = Event::Move { old, new, old_usable: !hold };
+                self.endpoint.handle_event(self.clock.now(), event, &mut self.host);
+            }
+        }
+        self.flush(false);
+    }
+
+    fn run(&mut self, signals: &Signals) -> Result<(), Failure> {
+        while !self.stopping {
+            let ready = self.wait(signals)?;
+            if caught(&signals.stop) {
+                log::info!("stopped by a signal; bindings stay in the kernel");
+                break;
+            }
+            if caught(&signals.reload)
+                && let Err(failure) = self.reload()
+            {
+                log::error!("still with the configuration from before: {failure}");
+            }
+            self.receive(&ready.sockets);
+            for (client, request) in self.server.serve(&ready.control) {
+                self.serve(client, request);
+            }
+            self.due();
+            self.flush(false);
+            self.answer_watches();
+        }
+        self.server.drain();
+        Ok(())
+    }
+
+    /// Waits for the next thing to do.
+    fn wait(&self, signals: &Signals) -> Result<Ready, Failure> {
+        let now = self.clock.now();
+        let deadlines = [self.listing_due, self.tidying_due].into_iter();
+        let deadlines = deadlines.chain(self.endpoint.poll_timeout()).chain(self.watches.iter().map(|watch| watch.deadline));
+        let timeout = deadlines.map(|deadline| poll_millis(now, deadline)).min().unwrap_or(u16::MAX);
+
+        let mut fds: Vec<PollFd<'_>> =
+            [&signals.stop, &signals.reload].map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).into();
+        let first_socket = fds.len();
+        fds.extend(self.sockets.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let first_control = fds.len();
+        fds.extend(self.server.fds().map(|(fd, flags)| PollFd::new(fd, flags)));
+        match poll(&mut fds, PollTimeout::from(timeout)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Failure::new(Exit::System, format!("poll: {errno}"))),
+        }
+        let ready = |fds: &[PollFd<'_>]| fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
+        let (sockets, control) = fds.split_at(first_control);
+        Ok(Ready { sockets: ready(sockets.get(first_socket..).unwrap_or_default()), control: ready(control) })
+    }
+
+    fn receive(&mut self, ready: &[bool]) {
+        for (index, _) in ready.iter().enumerate().filter(|(_, ready)| **ready) {
+            for _ in 0..BURST {
+                match self.sockets.receive(index) {
+                    Ok(None) => break,
+                    Ok(Some(datagram)) => {
+                        let now = self.clock.now();
+                        self.endpoint.handle_datagram(now, datagram.local, datagram.remote, &datagram.data, &mut self.host);
+                        // An answer leaves before the next datagram is read: it may be a commit.
+                        self.flush(false);
+                    }
+                    Err(error) => {
+                        log::debug!("receiving failed: {error}");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what the clock asks for.
+    fn due(&mut self) {
+        let now = self.clock.now();
+        if self.listing_due <= now {
+            self.listing_due = now.after(LISTING);
+            if self.settings.config.mobile || self.endpoint.peers().next().is_some() {
+                self.list_connections();
+            }
+        }
+        if self.tidying_due <= now {
+            self.tidying_due = now.after(TIDYING);
+            if self.host.check_device().is_some_and(|info| info.flows > 0) {
+                self.host.refresh();
+                self.host.expire(self.settings.config.grace, self.settings.config.udp_idle);
+            }
+        }
+        let now = self.clock.now();
+        if self.endpoint.poll_timeout().is_some_and(|due| due <= now) {
+            self.endpoint.handle_timeout(now, &mut self.host);
+        }
+    }
+
+    fn list_connections(&mut self) {
+        self.host.refresh();
+        let excluded = &self.settings.config.exclude_ports;
+        let eligible = |flow: &Flow| ![flow.local.port(), flow.remote.port()].iter().any(|port| excluded.contains(port));
+        let (flows, movable) = self.host.flows(eligible);
+        let targets = &self.settings.config.peers;
+        self.eligible = flows.iter().filter(|(flow, _)| targets.iter().any(|prefix| prefix.contains(flow.remote.ip()))).count();
+        self.movable = movable;
+        self.endpoint.handle_event(self.clock.now(), Event::Flows(flows), &mut self.host);
+    }
+
+    /// Sends and tells what the protocol has to send and to tell. `beginning`: of the newest watch's move.
+    fn flush(&mut self, beginning: bool) {
+        while let Some(transmit) = self.endpoint.poll_transmit() {
+            if let Err(error) = self.sockets.send(transmit.local, transmit.remote, &transmit.data) {
+                // Lost as on any network: the protocol asks again.
+                log::debug!("sending to {} failed: {error}", transmit.remote);
+            }
+        }
+        while let Some(notice) = self.endpoint.poll_notice() {
+            self.chronicle.record(&notice);
+            let newest = self.watches.len().saturating_sub(1);
+            for (index, watch) in self.watches.iter_mut().enumerate() {
+                watch.learn(&notice.news, beginning && index == newest);
+            }
+        }
+    }
+
+    fn serve(&mut self, client: u64, request: Request) {
+        let response = match request {
+            Request::Status => Response::Status(self.status()),
+            Request::Peers => Response::Peers { peers: self.peers() },
+            Request::Move { old, new, timeout_ms } => match self.begin_move(client, old, new, timeout_ms) {
+                Ok(()) => return,
+                Err(failure) => Response::failure(failure),
+            },
+            Request::Reload => self.reload().map_or_else(Response::failure, |()| Response::Done),
+            Request::Stop => {
+                log::info!("stopped by mobctl; bindings stay in the kernel");
+                self.stopping = true;
+                Response::Done
+            }
+        };
+        self.server.answer(client, &response);
+    }
+
+    fn begin_move(&mut self, client: u64, old: IpAddr, new: IpAddr, timeout_ms: u64) -> Result<(), Failure> {
+        if !self.settings.config.mobile {
+            return Err(Failure::new(Exit::Config, "this host is not mobile: it claims no flows that could move")
+                .advise(format!("Set mobile = true and peers in {}, then: service mobconn reload", self.config_path.display())));
+        }
+        if old == new || old.is_ipv4() != new.is_ipv4() {
+            return Err(Failure::new(Exit::Data, format!("a move goes to another address of the same IP version, not from {old} to {new}")));
+        }
+        let addresses = addresses()?;
+        if !addresses.contains(&new) {
+            return Err(Failure::new(Exit::Data, format!("{new} is no address of this host"))
+                .advise("Configure it on an interface first (ifconfig), with a route to the peers"));
+        }
+        let old_usable = addresses.contains(&old);
+        // So that also flows that began a moment ago take part.
+        self.list_connections();
+        self.flush(false);
+        let now = self.clock.now();
+        self.watches.push(Watch::new(client, now.after(Duration::from_millis(timeout_ms)), old, new, old_usable));
+        self.endpoint.handle_event(now, Event::Move { old, new, old_usable }, &mut self.host);
+        self.flush(true);
+        Ok(())
+    }
+
+    fn answer_watches(&mut self) {
+        let now = self.clock.now();
+        let over = |watch: &Watch| watch.is_over() || watch.deadline <= now;
+        if !self.watches.iter().any(over) {
+            self.watches.retain(|watch| self.server.has(watch.client));
+            return;
+        }
+        let names: HashMap<PublicKey, String> = self.endpoint.peers().map(|peer| (peer.key, printable(&peer.name))).collect();
+        for watch in self.watches.extract_if(.., |watch| over(watch)) {
+            let report = watch.report(|key| names.get(key).cloned().unwrap_or_default());
+            self.server.answer(watch.client, &Response::Move(report));
+        }
+    }
+
+    fn reload(&mut self) -> Result<(), Failure> {
+        let new = Settings::read(&self.config_path)?;
+        if !self.settings.same_protocol(&new) {
+            if (&new.config.listen, new.config.port) != (&self.settings.config.listen, self.settings.config.port) {
+                self.sockets = Sockets::open(&new.config.listen, new.config.port)?;
+            }
+            // Associations are made anew; the bindings are the kernel's.
+            self.endpoint = endpoint(&new, &mut self.host, self.clock.now())?;
+        }
+        log::set_max_level(new.config.log_level);
+        self.settings = new;
+        log::info!("read {} again", self.config_path.display());
+        self.resume();
+        Ok(())
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let now = self.clock.now();
+        let peer = |view: mobconn_dprp::PeerView| Peer {
+            key: view.key.to_string(),
+            name: printable(&view.name),
+            address: view.address,
+            local: view.local,
+            round_trip_ms: view.round_trip.map(|time| time.as_secs_f64() * 1e3),
+            confirmed: view.confirmed,
+            unconfirmed: view.unconfirmed,
+            claims: view.claims,
+            moving: view.moves.len(),
+            pending: view.pending,
+            established: now.since(view.established).as_secs(),
+            heard: now.since(view.heard).as_secs(),
+        };
+        self.endpoint.peers().map(peer).collect()
+    }
+
+    fn status(&self) -> Status {
+        let now = self.clock.now();
+        let (mut peers, mut confirmed, mut moving) = (0, 0, 0);
+        for peer in self.endpoint.peers() {
+            peers += 1;
+            confirmed += peer.confirmed;
+            moving += peer.moves.len();
+        }
+        let counters = self.endpoint.counters();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime: now.since(Instant::from_micros(0)).as_secs(),
+            mobile: self.settings.config.mobile,
+            key: self.settings.protocol.host_key.public().to_string(),
+            listen: self.sockets.addresses(),
+            config: self.config_path.display().to_string(),
+            device_error: self.host.device_error().into(),
+            connections: self.movable,
+            eligible: self.eligible,
+            confirmed,
+            peers,
+            moving,
+            trouble: self.chronicle.troubles(now),
+            moves: self.chronicle.moves(now),
+            datagrams: [
+                ("received", counters.received),
+                ("sent", counters.sent),
+                ("malformed", counters.malformed),
+                ("unknown_index", counters.unknown_index),
+                ("forged", counters.forged),
+                ("replayed", counters.replayed),
+                ("nonsense", counters.nonsense),
+                ("unwelcome", counters.unwelcome),
+                ("limited", counters.limited),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
+        }
+    }
+}
+
+/// What poll(2) reported, in the order of the descriptors.
+struct Ready {
+    sockets: Vec<bool>,
+    control: Vec<bool>,
+}
+
+fn endpoint(settings: &Settings, host: &mut KernelHost, now: Instant) -> Result<Endpoint, Failure> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut_slice())
+        .map_err(|error| Failure::new(Exit::System, format!("no random numbers from the system: {error}")))?;
+    let mut config = settings.protocol.clone();
+    config.generation = host.check_device().map_or(0, |info| info.local_generation);
+    Endpoint::new(config, ChaCha20Rng::from_seed(*seed), now).map_err(|error| Failure::new(Exit::Config, error.to_string()))
+}
+
+/// The addresses of all interfaces that are up.
+fn addresses() -> Result<Vec<IpAddr>, Failure> {
+    let interfaces = nix::ifaddrs::getifaddrs()
+        .map_err(|errno| Failure::new(Exit::System, format!("cannot list the addresses of this host: {errno}")))?;
+    let up = interfaces.filter(|interface| interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP));
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    };
+    Ok(up.filter_map(address).collect())
+}

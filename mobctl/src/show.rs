@@ -1,0 +1,230 @@
+//! What the commands print: each as a table and as JSON.
+
+use crate::control::{MoveReport, Outcome, Peer, Status};
+use crate::table::{age, table};
+use crate::tuple;
+use mobconn_abi::{Alternate, Counter, HalfState, Info, Record};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// A command's result in both forms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    /// For people.
+    pub text: String,
+    /// For programs.
+    pub json: Value,
+}
+
+fn value(what: &impl Serialize) -> Value {
+    serde_json::to_value(what).unwrap_or_default()
+}
+
+fn end(address: &[u8; 16], port: u16, version: u8) -> String {
+    tuple::from_bytes(address, version).map_or_else(|| "?".into(), |ip| std::net::SocketAddr::new(ip, port).to_string())
+}
+
+/// The version `major << 16 | minor << 8 | patch` in its usual form.
+#[must_use]
+pub fn module_version(version: u32) -> String {
+    format!("{}.{}.{}", version >> 16, version >> 8 & 0xff, version & 0xff)
+}
+
+const fn state(half: &HalfState) -> &'static str {
+    match Alternate::from_raw(half.alternate) {
+        Some(Alternate::None) => "none",
+        Some(Alternate::Pending) => "pending",
+        Some(Alternate::PendingHold) => "held",
+        Some(Alternate::Grace) => "grace",
+        None => "?",
+    }
+}
+
+/// The bindings, with `uptime` of the host for their ages.
+#[must_use]
+pub fn flows(records: &[Record], uptime: u64) -> Shown {
+    let mut rows = Vec::with_capacity(records.len());
+    let mut list = Vec::with_capacity(records.len());
+    for record in records {
+        let (stack, wire) = (&record.stack, &record.wire);
+        let protocol = tuple::protocol_name(stack.protocol);
+        let ends = [stack, wire].map(|side| {
+            [end(&side.local, side.local_port, side.version), end(&side.remote, side.remote_port, side.version)]
+        });
+        let (since, idle) = (uptime.saturating_sub(record.created), uptime.saturating_sub(record.used));
+        let half = |half: &HalfState| {
+            let other = if half.alternate == 0 { None } else { tuple::from_bytes(&half.other, wire.version) };
+            json!({
+                "generation": half.generation,
+                "alternate": state(half),
+                "address": other,
+                "pending_generation": half.pending_generation,
+            })
+        };
+        let [[stack_local, stack_remote], [wire_local, wire_remote]] = ends;
+        list.push(json!({
+            "protocol": protocol,
+            "stack": {"local": stack_local, "remote": stack_remote},
+            "wire": {"local": wire_local, "remote": wire_remote},
+            "local": half(&record.local),
+            "remote": half(&record.remote),
+            "id": record.id,
+            "age": since,
+            "idle": idle,
+        }));
+        rows.push(vec![
+            protocol,
+            stack_local,
+            stack_remote,
+            wire_local,
+            wire_remote,
+            state(&record.local).into(),
+            state(&record.remote).into(),
+            age(since),
+            age(idle),
+        ]);
+    }
+    let headings =
+        ["PROTO", "STACK_LOCAL", "STACK_REMOTE", "WIRE_LOCAL", "WIRE_REMOTE", "LOCAL", "REMOTE", "AGE", "IDLE"];
+    Shown { text: table(&headings, &rows), json: json!({ "flows": list }) }
+}
+
+/// The counters.
+#[must_use]
+pub fn stats(counters: &[(Counter, u64)]) -> Shown {
+    let rows: Vec<_> = counters
+        .iter()
+        .map(|(counter, count)| vec![counter.name().into(), count.to_string(), counter.description().into()])
+        .collect();
+    let map: serde_json::Map<String, Value> =
+        counters.iter().map(|(counter, count)| (counter.name().into(), (*count).into())).collect();
+    Shown { text: table(&["COUNTER", "VALUE", "MEANING"], &rows), json: json!({ "stats": map }) }
+}
+
+/// The associations.
+#[must_use]
+pub fn peers(peers: &[Peer]) -> Shown {
+    let rows: Vec<_> = peers
+        .iter()
+        .map(|peer| {
+            vec![
+                peer.key.chars().take(16).collect(),
+                peer.name.clone(),
+                peer.address.to_string(),
+                peer.local.to_string(),
+                peer.round_trip_ms.map(|ms| format!("{ms:.1}ms")).unwrap_or_default(),
+                format!("{}/{}", peer.confirmed, peer.confirmed + peer.unconfirmed),
+                peer.claims.to_string(),
+                (peer.moving + peer.pending).to_string(),
+                age(peer.heard),
+                age(peer.established),
+            ]
+        })
+        .collect();
+    let headings = ["KEY", "NAME", "ADDRESS", "LOCAL", "RTT", "CLAIMED", "CLAIMS", "MOVING", "HEARD", "AGE"];
+    Shown { text: table(&headings, &rows), json: json!({ "peers": value(&peers) }) }
+}
+
+/// The outcome of a move.
+#[must_use]
+pub fn moved(report: &MoveReport) -> Shown {
+    let rows: Vec<_> = report
+        .peers
+        .iter()
+        .map(|one| {
+            let moved = if one.outcome == Outcome::Moved { one.flows } else { 0 };
+            vec![
+                one.peer.chars().take(16).collect(),
+                one.name.clone(),
+                one.outcome.name().into(),
+                moved.to_string(),
+                one.refused.to_string(),
+                one.interruption_ms.map(|ms| format!("{ms:.3}ms")).unwrap_or_default(),
+                one.reason.clone(),
+            ]
+        })
+        .collect();
+    let headings = ["PEER", "NAME", "OUTCOME", "MOVED", "REFUSED", "INTERRUPTION", "REASON"];
+    let mut text = if report.peers.is_empty() {
+        format!("No claimed flow has the address {}: nothing moved.\n", report.old)
+    } else {
+        table(&headings, &rows)
+    };
+    if report.peers.iter().any(|one| one.outcome == Outcome::InDoubt) {
+        text.push_str("Peers in doubt have not answered: both addresses are kept, and they are asked again.\n");
+    }
+    Shown { text, json: json!({ "move": value(report) }) }
+}
+
+/// The one screen that says how things are. `module` and `daemon` are what is wrong with them when they do not run.
+#[must_use]
+pub fn status(module: Result<&Info, &str>, daemon: Result<&Status, &str>) -> Shown {
+    let mut text = String::new();
+    let mut line = |name: &str, what: String| text.push_str(&format!("{:<13}{what}\n", format!("{name}:")));
+    match module {
+        Ok(info) => line(
+            "module",
+            format!("{} loaded, {} of {} bindings", module_version(info.module), info.flows, info.capacity),
+        ),
+        Err(why) => line("module", why.into()),
+    }
+    match daemon {
+        Err(why) => line("daemon", why.into()),
+        Ok(status) => {
+            line("daemon", format!("{} running for {}, process {}", status.version, age(status.uptime), status.pid));
+            line("role", if status.mobile { "mobile: claims and moves its flows" } else { "correspondent: answers mobile hosts" }.into());
+            line("key", status.key.clone());
+            let listen: Vec<String> = status.listen.iter().map(ToString::to_string).collect();
+            line("listens on", format!("UDP {}", listen.join(", ")));
+            if status.mobile {
+                line(
+                    "connections",
+                    format!("{} to configured peers (of {}), {} claimed", status.eligible, status.connections, status.confirmed),
+                );
+            }
+            line("peers", format!("{}, {} moves in progress", status.peers, status.moving));
+            if let Some(last) = status.moves.last() {
+                let address = |address: Option<std::net::IpAddr>| address.map_or_else(|| "?".into(), |a| a.to_string());
+                line(
+                    "last move",
+                    format!(
+                        "{} from {} to {}, {} flows in {:.3} ms, {} ago",
+                        last.who,
+                        address(last.old),
+                        address(last.new),
+                        last.flows,
+                        last.interruption_ms,
+                        age(last.age)
+                    ),
+                );
+            }
+            for trouble in &status.trouble {
+                line("trouble", format!("{} {} ({} ago)", trouble.host, trouble.what, age(trouble.age)));
+            }
+            if !status.device_error.is_empty() {
+                line("trouble", format!("the daemon has no device: {}", status.device_error));
+            }
+        }
+    }
+    let module = match module {
+        Ok(info) => json!({
+            "loaded": true,
+            "version": module_version(info.module),
+            "interface": info.version,
+            "flows": info.flows,
+            "capacity": info.capacity,
+            "local_generation": info.local_generation,
+            "uptime": info.uptime,
+        }),
+        Err(why) => json!({ "loaded": false, "error": why }),
+    };
+    let daemon = match daemon {
+        Ok(status) => {
+            let mut map = value(status);
+            map["running"] = true.into();
+            map
+        }
+        Err(why) => json!({ "running": false, "error": why }),
+    };
+    Shown { text, json: json!({ "status": { "module": module, "daemon": daemon } }) }
+}
