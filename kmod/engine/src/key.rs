@@ -130,7 +130,7 @@ impl Hasher {
         // Both halves of the sum count, and the result's high and low bits
         // choose bucket and tag: mix once more under the key.
         let folded = (sum as u64) ^ ((sum >> 64) as u64).wrapping_mul(k6 | 1);
-        let mixed = u128::from(folded ^ k7).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let mixed = u128::from(folded ^ k7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed as u64) ^ ((mixed >> 64) as u64)
     }
 }

@@ -285,33 +285,41 @@ fn matches(word: u64, wanted: u16) -> u64 {
 /// One look-up. `None`: a writer was busy here, look again.
 #[inline]
 fn attempt<'a>(buckets: &'a [Bucket], hash: u64, key: &Key, direction: u64) -> Option<Find<'a>> {
-    let wanted = tag(hash);
+    let first = home(hash, buckets.len());
+    let bucket = buckets.get(first)?;
+    let version = bucket.version.load(Ordering::Acquire);
     let mut twin = false;
-    let mut versions = 0_u32;
-    let mut visited = 0_usize;
-    for (_, bucket) in chain(buckets, hash) {
+    if let Some(found) = scan(bucket, version, hash, key, direction, &mut twin) {
+        return found;
+    }
+    if bucket.overflow.load(Ordering::Acquire) != 0 {
+        return further(buckets, hash, key, direction, twin, version);
+    }
+    fence(Ordering::Acquire);
+    if bucket.version.load(Ordering::Relaxed) != version {
+        return None;
+    }
+    Some(if twin { Find::Twin } else { Find::Miss })
+}
+
+/// Goes on after the home bucket, whose version was `version`.
+#[cold]
+fn further<'a>(
+    buckets: &'a [Bucket],
+    hash: u64,
+    key: &Key,
+    direction: u64,
+    mut twin: bool,
+    version: u32,
+) -> Option<Find<'a>> {
+    let mut versions = version;
+    let mut visited = 1_usize;
+    for (_, bucket) in chain(buckets, hash).skip(1) {
         let version = bucket.version.load(Ordering::Acquire);
         versions = versions.wrapping_add(version);
         visited = visited.wrapping_add(1);
-        for (group, word) in bucket.tags.iter().enumerate() {
-            let mut lanes = matches(word.load(Ordering::Acquire), wanted);
-            while lanes != 0 {
-                let slot = group.wrapping_mul(4).wrapping_add(lanes.trailing_zeros() as usize / 16);
-                lanes &= lanes.wrapping_sub(1);
-                let Some((flags, flow, to)) = bucket.rules.get(slot).and_then(|rule| compare(rule, key)) else {
-                    continue;
-                };
-                if flags & INPUT != direction {
-                    twin = true;
-                    continue;
-                }
-                fence(Ordering::Acquire);
-                if bucket.version.load(Ordering::Relaxed) != version {
-                    return None;
-                }
-                let used = bucket.used.get(slot)?;
-                return Some(Find::Rule { flags, flow, to, used });
-            }
+        if let Some(found) = scan(bucket, version, hash, key, direction, &mut twin) {
+            return found;
         }
         if bucket.overflow.load(Ordering::Acquire) == 0 {
             break;
@@ -325,6 +333,39 @@ fn attempt<'a>(buckets: &'a [Bucket], hash: u64, key: &Key, direction: u64) -> O
         return None;
     }
     Some(if twin { Find::Twin } else { Find::Miss })
+}
+
+/// Looks through one bucket. `None`: not here. `Some(None)`: look again.
+#[inline(always)]
+fn scan<'a>(
+    bucket: &'a Bucket,
+    version: u32,
+    hash: u64,
+    key: &Key,
+    direction: u64,
+    twin: &mut bool,
+) -> Option<Option<Find<'a>>> {
+    let wanted = tag(hash);
+    for (group, word) in bucket.tags.iter().enumerate() {
+        let mut lanes = matches(word.load(Ordering::Acquire), wanted);
+        while lanes != 0 {
+            let slot = group.wrapping_mul(4).wrapping_add(lanes.trailing_zeros() as usize / 16);
+            lanes &= lanes.wrapping_sub(1);
+            let Some((flags, flow, to)) = bucket.rules.get(slot).and_then(|rule| compare(rule, key)) else {
+                continue;
+            };
+            if flags & INPUT != direction {
+                *twin = true;
+                continue;
+            }
+            fence(Ordering::Acquire);
+            if bucket.version.load(Ordering::Relaxed) != version {
+                return Some(None);
+            }
+            return Some(bucket.used.get(slot).map(|used| Find::Rule { flags, flow, to, used }));
+        }
+    }
+    None
 }
 
 /// The rule's flags, flow and replacement, if its key is `key`.
