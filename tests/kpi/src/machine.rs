@@ -1,46 +1,87 @@
 //! The machine and its network stacks, as callers see them.
 
+use crate::cdev::File;
+use crate::ip;
+use crate::kernel::Kernel;
+use crate::thread::Entry;
+use crate::vnet::VnetState;
 use crate::{Errno, Failures, Input, Options, Output, Region, Route, Rx, Split, Tx};
+use crate::{fault, linker, misc, sysctl, variables, vnet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+
+static UP: Mutex<()> = Mutex::new(());
 
 /// One emulated FreeBSD 14 kernel. A process has at most one at a time: [`Machine::boot`] waits for the last one to be
-/// dropped. Dropping it shuts it down and complains about whatever is left.
+/// dropped. Dropping it unloads the module and complains about whatever is left.
 #[derive(Debug)]
-pub struct Machine(());
+pub struct Machine {
+    kernel: &'static Kernel,
+    _up: MutexGuard<'static, ()>,
+}
 
 /// One virtual network stack (VNET) of the machine: what a jail has. A handle; copies refer to the same one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vnet(());
+#[derive(Clone, Copy, Debug)]
+pub struct Vnet(pub(crate) &'static VnetState);
+
+impl PartialEq for Vnet {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Vnet {}
 
 impl Machine {
     /// Boots a machine.
+    ///
+    /// # Panics
+    /// For options out of range.
     #[must_use]
-    pub fn boot(_options: Options) -> Self {
-        Self(())
+    pub fn boot(options: Options) -> Self {
+        assert!((1..=256).contains(&options.cpus), "Options::cpus is 1 to 256");
+        // A test that failed left the machine as it was; the next one is a new machine.
+        let up = UP.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        fault::install();
+        let (cpus, osreldate) = (options.cpus, options.osreldate);
+        let kernel = Kernel::install(options);
+        variables::set("osreldate", osreldate as u64);
+        variables::set("mp_ncpus", u64::from(cpus));
+        variables::set("mp_maxid", u64::from(cpus) - 1);
+        misc::set_uptime(None);
+        for at in variables::malloc_types() {
+            kernel.malloc.register(at);
+        }
+        let vnet0 = vnet::create();
+        assert!(kernel.vnet0.set(vnet0).is_ok(), "a new machine has no VNET");
+        Self { kernel, _up: up }
     }
 
     /// kldload(8): loads the module file at `path`, with these loader tunables in the kernel environment.
-    /// `ENOENT` without such a file, `ENOEXEC` when it cannot be linked (the console says why) or refuses.
-    pub fn kldload(&self, _path: &Path, _tunables: &[(&str, &str)]) -> Result<(), Errno> {
-        Err(Errno::ENOSYS)
+    /// `ENOENT` without such a file, `EEXIST` when it is loaded, `ENOEXEC` when it cannot be linked (the console says
+    /// why) or its module refuses.
+    pub fn kldload(&self, path: &Path, tunables: &[(&str, &str)]) -> Result<(), Errno> {
+        linker::load(path, tunables)
     }
 
-    /// kldunload(8) of the module loaded last, with `-f` if `force`. `ENOENT` when there is none, else what the module answers.
-    pub fn kldunload(&self, _force: bool) -> Result<(), Errno> {
-        Err(Errno::ENOSYS)
+    /// kldunload(8) of the module loaded last, with `-f` if `force`. `ENOENT` when there is none, else what the module
+    /// answers. Complains about whatever the module leaves behind.
+    pub fn kldunload(&self, force: bool) -> Result<(), Errno> {
+        linker::unload(force)
     }
 
     /// The stack of the host itself.
     #[must_use]
     pub fn vnet0(&self) -> Vnet {
-        Vnet(())
+        Vnet(self.kernel.vnet0.get().unwrap_or_else(|| unreachable!("boot makes it")))
     }
 
     /// Makes another stack, as a jail with `vnet` has it.
     #[must_use]
     pub fn vnet_create(&self) -> Vnet {
-        Vnet(())
+        let _entry = Entry::new("vnet_alloc", 0, 0);
+        Vnet(vnet::create())
     }
 
     /// Value of a sysctl of the host, as sysctl(8) prints it.
@@ -53,72 +94,145 @@ impl Machine {
         self.vnet0().sysctl_set(name, value)
     }
 
-    /// Changes which allocations fail.
-    pub fn set_failures(&self, _failures: Failures) {}
-
-    /// Changes how packets are laid out.
-    pub fn set_split(&self, _split: Split) {}
-
-    /// Takes what the module printed and logged since the last call, one line each.
+    /// Names of the sysctls that begin with `prefix`.
     #[must_use]
-    pub fn console(&self) -> Vec<String> {
-        Vec::new()
+    pub fn sysctl_names(&self, prefix: &str) -> Vec<String> {
+        self.kernel.sysctls.names(prefix)
     }
 
-    /// mbufs that exist now. 0 after every packet unless the module keeps some.
+    /// Changes which allocations fail.
+    pub fn set_failures(&self, failures: Failures) {
+        self.kernel.failures.set(failures);
+    }
+
+    /// Changes how packets are laid out.
+    pub fn set_split(&self, split: Split) {
+        *self.kernel.split.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = split;
+    }
+
+    /// Sets the uptime in seconds, which stays so until it is set again; `None` lets it run with the clock, as at boot.
+    pub fn set_uptime(&self, seconds: Option<u64>) {
+        misc::set_uptime(seconds);
+    }
+
+    /// Takes what the module and the kernel printed and logged since the last call, one line each.
+    #[must_use]
+    pub fn console(&self) -> Vec<String> {
+        let mut console = self.kernel.console.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::take(&mut console.lines)
+    }
+
+    /// mbufs that exist now. 0 when no packet is under way, unless the module keeps some.
     #[must_use]
     pub fn mbufs(&self) -> usize {
-        0
+        self.kernel.mbufs.live()
+    }
+
+    /// Bytes that the malloc(9) type of this name has in use.
+    #[must_use]
+    pub fn memory(&self, malloc_type: &str) -> usize {
+        self.kernel.malloc.in_use(malloc_type)
+    }
+
+    /// Looks for writes beyond the bounds of memory, mbufs and clusters, and after they were freed; complains.
+    pub fn check(&self) {
+        self.kernel.malloc.check_all();
+        self.kernel.mbufs.check_all();
+        self.kernel.clusters.check_all();
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.set_failures(Failures::None);
+        let others: Vec<_> = {
+            let vnets = self.kernel.vnets.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            vnets.iter().filter(|v| self.kernel.vnet0.get().is_some_and(|v0| !std::ptr::eq(*v0, **v))).copied().collect()
+        };
+        for other in others {
+            Vnet(other).destroy();
+        }
+        // A module may refuse; then it stays, and what it holds with it.
+        while self.kldunload(true).is_ok() {}
+        self.kernel.callbacks.drain();
+        self.kernel.callbacks.stop();
+        self.check();
+        if self.kernel.mbufs.live() > 0 {
+            crate::complaint::complain!("the machine shuts down, and {} mbufs are left", self.kernel.mbufs.live());
+        }
     }
 }
 
 impl Vnet {
-    /// Destroys the stack, running the modules' destructors for it. Not for the host's own.
-    pub fn destroy(self) {}
+    /// Destroys the stack, running the modules' destructors for it.
+    ///
+    /// # Panics
+    /// For the host's own.
+    pub fn destroy(self) {
+        let vnet0 = crate::kernel::kernel().vnet0.get();
+        assert!(vnet0.is_some_and(|vnet0| !std::ptr::eq(*vnet0, self.0)), "the host's own stack stays");
+        let _entry = Entry::new("vnet_destroy", 0, 0);
+        vnet::destroy(self.0);
+    }
+
+    fn alive(&self) -> &'static VnetState {
+        assert!(!self.0.is_gone(), "this VNET was destroyed");
+        self.0
+    }
 
     /// Addresses of the emulated interfaces.
-    pub fn set_local(&self, _addresses: &[IpAddr]) {}
+    pub fn set_local(&self, addresses: &[IpAddr]) {
+        self.alive().set_local(addresses);
+    }
 
     /// Replaces the routing table. With an empty one, every packet leaves by the interface that its sender names.
-    pub fn set_routes(&self, _routes: &[Route]) {}
+    pub fn set_routes(&self, routes: &[Route]) {
+        self.alive().set_routes(routes);
+    }
 
-    /// Whether this stack forwards packets for others.
-    pub fn set_forwarding(&self, _on: bool) {}
+    /// Whether this stack forwards packets for others; it needs routes then.
+    pub fn set_forwarding(&self, on: bool) {
+        self.alive().set_forwarding(on);
+    }
 
     /// MTU of an interface; 1500 unless set.
-    pub fn set_mtu(&self, _ifname: &str, _mtu: u32) {}
+    pub fn set_mtu(&self, ifname: &str, mtu: u32) {
+        self.alive().ifnet(ifname).set_mtu(i32::try_from(mtu).unwrap_or(i32::MAX));
+    }
 
-    /// Sends an IP packet, as ip_output(9) and ip6_output do.
+    /// Sends an IP packet, as ip_output(9) and ip6_output do. `EINVAL` for what is no IP packet.
     #[must_use]
-    pub fn ip_output(&self, _packet: &[u8], _tx: &Tx<'_>) -> Output {
-        Output::Dropped(Errno::ENOSYS)
+    pub fn ip_output(&self, packet: &[u8], tx: &Tx<'_>) -> Output {
+        ip::send(self.alive(), packet, tx)
     }
 
     /// Receives an IP packet, as ip_input and ip6_input do.
     #[must_use]
-    pub fn ip_input(&self, _packet: &[u8], _rx: &Rx<'_>) -> Input {
-        Input::Consumed
+    pub fn ip_input(&self, packet: &[u8], rx: &Rx<'_>) -> Input {
+        ip::receive(self.alive(), packet, rx)
     }
 
-    /// Opens `/dev/mobconn` with `fflag` (1 for reading, 2 for writing, or both), does one ioctl(2), closes it. `argument`
-    /// is the memory that the ioctl's third argument points to.
-    pub fn ioctl(
-        &self,
-        _fflag: u32,
-        _command: u32,
-        _argument: &mut [u8],
-        _regions: &mut [Region],
-    ) -> Result<(), Errno> {
-        Err(Errno::ENOSYS)
+    /// Opens `/dev/NAME` as this user, with `fflag` (1 for reading, 2 for writing, or both).
+    pub fn open(&self, name: &str, uid: u32, fflag: u32) -> Result<File, Errno> {
+        File::open(self.alive(), name, uid, fflag)
+    }
+
+    /// Opens `/dev/mobconn` as root, does one ioctl(2), closes it. `argument` is the memory that the ioctl's third
+    /// argument points to.
+    pub fn ioctl(&self, fflag: u32, command: u32, argument: &mut [u8], regions: &mut [Region]) -> Result<(), Errno> {
+        self.open("mobconn", 0, fflag)?.ioctl(command, argument, regions)
     }
 
     /// Value of a sysctl as this stack sees it.
-    pub fn sysctl_get(&self, _name: &str) -> Result<String, Errno> {
-        Err(Errno::ENOSYS)
+    pub fn sysctl_get(&self, name: &str) -> Result<String, Errno> {
+        sysctl::get(self.alive(), name)
     }
 
     /// Sets a sysctl from inside this stack.
-    pub fn sysctl_set(&self, _name: &str, _value: &str) -> Result<(), Errno> {
-        Err(Errno::ENOSYS)
+    pub fn sysctl_set(&self, name: &str, value: &str) -> Result<(), Errno> {
+        sysctl::set(self.alive(), name, value)
     }
 }

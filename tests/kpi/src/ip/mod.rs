@@ -1,0 +1,52 @@
+//! The IP layer around the hooks: what netinet/ip_input.c, ip_output.c, ip_fastfwd.c and their IPv6 counterparts do
+//! with a packet before and after pfil(9), as far as a hook can tell.
+
+mod checksum;
+mod cut;
+mod header;
+mod input;
+mod output;
+
+pub(crate) use input::receive;
+pub(crate) use output::send;
+
+use crate::mbuf::M;
+use header::Header;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Packets inside the IP layer now.
+static IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
+
+/// Packets that callers have inside the IP layer now.
+pub(crate) fn in_flight() -> usize {
+    IN_FLIGHT.load(Ordering::Acquire)
+}
+
+/// Counts a packet while it is inside, and keeps the thread in the network epoch.
+pub(crate) struct Passage {
+    tracker: Box<u64>,
+}
+
+impl Passage {
+    /// Begins.
+    pub(crate) fn new() -> Self {
+        IN_FLIGHT.fetch_add(1, Ordering::AcqRel);
+        let tracker = Box::new(0);
+        crate::epoch::enter(std::ptr::from_ref(&*tracker) as usize);
+        Self { tracker }
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            crate::epoch::exit(std::ptr::from_ref(&*self.tracker) as usize);
+        }
+        IN_FLIGHT.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The header of a packet, which a hook may have changed: read again from its first mbuf.
+fn header_of(m: M) -> Option<Header> {
+    Header::parse(&crate::mbuf::gather(m))
+}

@@ -1,0 +1,180 @@
+//! Output: route, hooks, again if the destination changed, checksums, fragments, the interface.
+
+use super::checksum;
+use super::cut::{fragment, segment};
+use super::header::Header;
+use super::{Passage, header_of};
+use crate::complaint::complain;
+use crate::errno::Errno;
+use crate::foreign::eternal;
+use crate::kernel::kernel;
+use crate::mbuf::{self, M, csum, flag};
+use crate::packet::{Output, Sent, Tx};
+use crate::pfil;
+use crate::thread::Entry;
+use crate::vnet::VnetState;
+use std::sync::OnceLock;
+
+/// Rounds of hooks and route look-ups after which a packet is going round in circles.
+const ROUNDS: u32 = 8;
+/// Size of `struct inpcb`.
+const INPCB: usize = 392;
+
+/// What hooks are given as the socket's inpcb: nothing but zeros.
+fn inpcb() -> usize {
+    static INP: OnceLock<usize> = OnceLock::new();
+    *INP.get_or_init(|| eternal(INPCB).as_ptr() as usize)
+}
+
+/// Puts the pseudo header sum into the checksum field, as tcp_output and udp_send do, and says so in the mbuf.
+fn delay(bytes: &mut [u8], header: &Header, m_flags: &mut u32) -> Option<usize> {
+    let at = checksum::field(header.protocol)?;
+    let length = header.transport_length(bytes);
+    if header.fragment || length < at + 2 {
+        return None;
+    }
+    let sum = checksum::pseudo(header, bytes, length);
+    let start = header.transport + at;
+    bytes[start..start + 2].copy_from_slice(&sum.to_be_bytes());
+    *m_flags |= match (header.protocol, header.v6) {
+        (6, false) => csum::TCP,
+        (6, true) => csum::TCP_IPV6,
+        (_, false) => csum::UDP,
+        (_, true) => csum::UDP_IPV6,
+    };
+    Some(at)
+}
+
+/// ip_output(9) or ip6_output.
+pub(crate) fn send(vnet: &'static VnetState, packet: &[u8], tx: &Tx<'_>) -> Output {
+    let Some(header) = Header::parse(packet).filter(|header| header.total == packet.len()) else {
+        return Output::Dropped(Errno::EINVAL);
+    };
+    let entry = Entry::new(if header.v6 { "ip6_output" } else { "ip_output" }, vnet.address(), 0);
+    let mut bytes = packet.to_vec();
+    let mut flags = 0;
+    let delayed = if tx.offload || tx.tso.is_some() { delay(&mut bytes, &header, &mut flags) } else { None };
+    let passage = Passage::new();
+    let built = mbuf::build(&bytes, header.length, *kernel().split.lock().unwrap());
+    let m = built.m;
+    m.set_csum_flags(flags);
+    m.set_csum_data(delayed.unwrap_or(0) as u32);
+    if let Some(size) = tx.tso
+        && delayed.is_some()
+        && header.protocol == 6
+    {
+        m.set_csum_flags(flags | if header.v6 { csum::IP6_TSO } else { csum::IP_TSO });
+        m.set_tso_segsz(size);
+    }
+    let output = route(vnet, m, tx.ifname, if tx.socket { inpcb() } else { 0 }, &header);
+    built.settle();
+    drop(passage);
+    drop(entry);
+    output
+}
+
+/// The part that begins again when a hook changes the destination.
+fn route(vnet: &'static VnetState, mut m: M, named: &str, inp: usize, first: &Header) -> Output {
+    let head = &vnet.heads[usize::from(first.v6)];
+    let mut destination = first.destination;
+    let mut changed = false;
+    let mut fib = m.fibnum();
+    let mut ifname = named.to_owned();
+    let mut passes = 0;
+    loop {
+        let Some(found) = vnet.route(destination, if ifname.is_empty() { named } else { &ifname }) else {
+            mbuf::freem(Some(m), "ip_output");
+            return Output::Dropped(Errno::EHOSTUNREACH);
+        };
+        ifname = found;
+        if head.is_empty(pfil::OUT) {
+            break;
+        }
+        passes += 1;
+        if passes > ROUNDS {
+            complain!("the output hooks change the destination for ever");
+        }
+        let ifp = vnet.ifnet(&ifname).address();
+        m = match head.run(m, pfil::OUT, false, ifp, inp, first.length) {
+            Ok(m) => m,
+            Err(pfil::DROPPED) => return Output::Dropped(Errno::EACCES),
+            Err(_) => return Output::Consumed,
+        };
+        let Some(now) = header_of(m) else { complain!("an output hook left a packet that is no IP packet") };
+        if now.v6 != first.v6 || now.length != first.length {
+            complain!("an output hook changed the IP version or header length");
+        }
+        if now.destination != destination {
+            m.add_flags(flag::SKIP_FIREWALL);
+            changed = true;
+            destination = now.destination;
+            if vnet.is_local(destination) {
+                return come_back(vnet, m, now.v6);
+            }
+            named.clone_into(&mut ifname);
+            continue;
+        }
+        if m.fibnum() != fib {
+            m.add_flags(flag::SKIP_FIREWALL);
+            fib = m.fibnum();
+            continue;
+        }
+        if m.has(flag::FASTFWD_OURS) {
+            return come_back(vnet, m, now.v6);
+        }
+        if m.has(flag::NEXTHOP) {
+            complain!("a hook forces a next hop, which is not emulated");
+        }
+        break;
+    }
+    leave(vnet, m, ifname, changed, passes)
+}
+
+/// The packet is for this host after all: netisr_queue.
+fn come_back(vnet: &'static VnetState, m: M, v6: bool) -> Output {
+    m.add_flags(flag::FASTFWD_OURS);
+    if m.rcvif() == 0 {
+        m.set_rcvif(vnet.ifnet("lo0").address());
+    }
+    let delayed = if v6 { csum::DELAY_DATA_IPV6 } else { csum::DELAY_DATA };
+    if m.csum_flags() & delayed != 0 {
+        m.set_csum_flags(m.csum_flags() | csum::DATA_VALID | csum::PSEUDO_HDR);
+        m.set_csum_data(0xffff);
+    }
+    if !v6 {
+        m.set_csum_flags(m.csum_flags() | csum::IP_CHECKED | csum::IP_VALID);
+    }
+    Output::Loop(Box::new(super::input::local(m)))
+}
+
+/// Finishes checksums and gives the packet to the interface.
+pub(super) fn leave(vnet: &'static VnetState, m: M, ifname: String, destination_changed: bool, passes: u32) -> Output {
+    let flags = m.csum_flags();
+    let (at, size) = (m.csum_data() as usize, usize::from(m.tso_segsz()));
+    let mut bytes = mbuf::gather(m);
+    mbuf::freem(Some(m), "the interface");
+    let Some(header) = Header::parse(&bytes) else { complain!("a packet that is no IP packet leaves") };
+    let v4_loopback = |ip: std::net::IpAddr| !header.v6 && ip.is_loopback();
+    if ifname != "lo0" && (v4_loopback(header.destination) || v4_loopback(header.source)) {
+        return Output::Dropped(Errno::EADDRNOTAVAIL);
+    }
+    let mtu = usize::try_from(vnet.ifnet(&ifname).mtu()).unwrap_or(0);
+    let packets = if flags & csum::TSO != 0 {
+        segment(&bytes, &header, size)
+    } else {
+        if flags & (csum::DELAY_DATA | csum::DELAY_DATA_IPV6) != 0 {
+            checksum::finish_delayed(&mut bytes, &header, at);
+        }
+        if !header.v6 {
+            checksum::finish_ipv4(&mut bytes, header.length);
+        }
+        if bytes.len() <= mtu {
+            vec![bytes]
+        } else if header.dont_fragment {
+            return Output::Dropped(Errno::EMSGSIZE);
+        } else {
+            fragment(&bytes, &header, mtu)
+        }
+    };
+    Output::Send(Sent { packets, ifname, destination_changed, passes })
+}

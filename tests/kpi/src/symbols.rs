@@ -1,0 +1,82 @@
+//! The kernel's symbol table: what a module's undefined symbols are resolved to.
+//!
+//! A function is a 16-byte entry in low memory that jumps to this crate; a variable is a low blob. Both live as long
+//! as the process.
+
+use crate::memory::LOW;
+use std::collections::{HashMap, HashSet};
+use std::sync::OnceLock;
+
+/// A function that modules call: its name and where it is.
+pub(crate) type Function = (&'static str, *const ());
+
+/// A list of [`Function`]s from functions of those names.
+macro_rules! symbols {
+    ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as *const ())),*] };
+}
+pub(crate) use symbols;
+
+/// A resolved symbol.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Symbol {
+    /// Its address, below 2 GiB.
+    pub(crate) address: usize,
+}
+
+static TABLE: OnceLock<HashMap<&'static str, Symbol>> = OnceLock::new();
+
+/// Writes `movabs r11, target; jmp r11`.
+fn trampoline(target: usize) -> usize {
+    let at = LOW.lock().unwrap().take(16, 16);
+    let mut code = [0x49, 0xbb, 0, 0, 0, 0, 0, 0, 0, 0, 0x41, 0xff, 0xe3, 0xcc, 0xcc, 0xcc];
+    code[2..10].copy_from_slice(&target.to_le_bytes());
+    // SAFETY: 16 fresh bytes of the low heap, writable and executable.
+    unsafe { crate::foreign::store(at as *mut u8, &code) };
+    at
+}
+
+fn table() -> &'static HashMap<&'static str, Symbol> {
+    TABLE.get_or_init(|| {
+        let functions = [
+            crate::cdev::SYMBOLS,
+            crate::counter::SYMBOLS,
+            crate::epoch::SYMBOLS,
+            crate::libkern::SYMBOLS,
+            crate::lock::SYMBOLS,
+            crate::malloc::SYMBOLS,
+            crate::mbuf::SYMBOLS,
+            crate::mbuf::UMA_SYMBOLS,
+            crate::misc::SYMBOLS,
+            crate::pfil::SYMBOLS,
+            crate::printf::SYMBOLS,
+            crate::sysctl::SYMBOLS,
+            crate::tags::SYMBOLS,
+            crate::user::SYMBOLS,
+            crate::vnet::SYMBOLS,
+        ];
+        let mut table = HashMap::new();
+        for &(name, function) in functions.iter().copied().flatten() {
+            table.insert(name, Symbol { address: trampoline(function as usize) });
+        }
+        for (name, address) in crate::variables::all() {
+            table.insert(name, Symbol { address });
+        }
+        table
+    })
+}
+
+/// The symbol of this name, if the emulated kernel has it.
+pub(crate) fn lookup(name: &str) -> Option<Symbol> {
+    table().get(name).copied()
+}
+
+/// Address of a symbol that the emulated kernel has.
+pub(crate) fn address(name: &str) -> usize {
+    lookup(name).map_or_else(|| panic!("no symbol {name}"), |symbol| symbol.address)
+}
+
+/// Whether an entry point of the kernel begins at this address.
+pub(crate) fn is_entry(address: usize) -> bool {
+    static ENTRIES: OnceLock<HashSet<usize>> = OnceLock::new();
+    ENTRIES.get_or_init(|| table().values().map(|symbol| symbol.address).collect()).contains(&address)
+}
