@@ -44,7 +44,8 @@ const FUNCTIONS: &[&str] = &[
     "sysctl_handle_64",
 ];
 
-const TYPES: &[&str] = &["cdev", "cdevsw", "malloc_type", "mbuf", "modeventtype_t", "pfil_return_t", "sysctl_oid", "sysctl_req"];
+const TYPES: &[&str] =
+    &["cdev", "cdevsw", "malloc_type", "mbuf", "modeventtype_t", "pfil_return_t", "sysctl_oid", "sysctl_req"];
 
 const VARIABLES: &[&str] = &[
     "CSUM_.*",

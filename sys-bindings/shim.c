@@ -29,7 +29,7 @@ mobconn_net_epoch_wait(void)
 }
 
 static void
-log_arguments(int level, const char *format, ...)
+mobconn_log_arguments(int level, const char *format, ...)
 {
 	va_list arguments;
 
@@ -42,7 +42,7 @@ void
 mobconn_log(int level, const char *line)
 {
 
-	log_arguments(level, "mobconn: %s\n", line);
+	mobconn_log_arguments(level, "mobconn: %s\n", line);
 }
 
 struct vnet *

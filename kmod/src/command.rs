@@ -24,10 +24,12 @@ const VERSION: u32 = (number(env!("CARGO_PKG_VERSION_MAJOR")) << 16)
     | number(env!("CARGO_PKG_VERSION_PATCH"));
 
 const fn number(digits: &str) -> u32 {
-    match u32::from_str_radix(digits, 10) {
-        Ok(number) if number < 256 => number,
-        _ => panic!("a part of the version is not a number below 256"),
-    }
+    let number = match u32::from_str_radix(digits, 10) {
+        Ok(number) => number,
+        Err(_) => u32::MAX,
+    };
+    assert!(number < 256, "each part of the version is a number below 256");
+    number
 }
 
 /// [`abi::INFO`]

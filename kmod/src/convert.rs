@@ -76,13 +76,7 @@ fn half_state(half: &HalfView) -> HalfState {
         Other::Pending { address, generation, hold: true } => (address.0, generation, Alternate::PendingHold),
         Other::Grace { address, since: _ } => (address.0, 0, Alternate::Grace),
     };
-    HalfState {
-        other,
-        generation: half.generation,
-        pending_generation,
-        alternate: alternate as u8,
-        reserved: [0; 7],
-    }
+    HalfState { other, generation: half.generation, pending_generation, alternate: alternate as u8, reserved: [0; 7] }
 }
 
 /// A binding as user space sees it.

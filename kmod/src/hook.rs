@@ -58,12 +58,7 @@ pub(crate) unsafe extern "C" fn inet6(
 /// # Safety
 /// As for [`inet`].
 #[inline(always)]
-unsafe fn check(
-    slot: *mut *mut ffi::mbuf,
-    flags: c_int,
-    ruleset: *mut c_void,
-    version: Version,
-) -> ffi::pfil_return_t {
+unsafe fn check(slot: *mut *mut ffi::mbuf, flags: c_int, ruleset: *mut c_void, version: Version) -> ffi::pfil_return_t {
     // SAFETY: alive until the epoch after the hook is unlinked, see `vnet`.
     let instance = unsafe { &*ruleset.cast::<Instance>() };
     if instance.engine.is_empty() {

@@ -38,5 +38,8 @@ unsafe extern "C" {
 }
 
 #[global_allocator]
-// SAFETY: defined by MALLOC_DEFINE.
-static ALLOCATOR: Malloc = unsafe { Malloc::new((&raw mut M_MOBCONN).cast()) };
+static ALLOCATOR: Malloc = {
+    let kind = &raw mut M_MOBCONN;
+    // SAFETY: defined by MALLOC_DEFINE.
+    unsafe { Malloc::new(kind.cast()) }
+};

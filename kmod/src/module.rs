@@ -13,10 +13,10 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use mobconn_sys::{Device, Errno, ffi, osreldate};
 
 unsafe extern "C" {
-    /// Of `declare.c`: `net.inet.mobconn.max_flows`.
-    static mut mobconn_max_flows: u32;
-    /// Of `declare.c`: `net.inet.mobconn.force_unload`.
-    static mut mobconn_force_unload: u32;
+    /// Of `declare.c`: `net.inet.mobconn.max_flows`, which sysctl(9) writes whole.
+    safe static mobconn_max_flows: AtomicU32;
+    /// Of `declare.c`: `net.inet.mobconn.force_unload`, likewise.
+    safe static mobconn_force_unload: AtomicU32;
     /// Of `declare.c`.
     static mut mobconn_cdevsw: ffi::cdevsw;
 }
@@ -49,8 +49,7 @@ pub(crate) fn is_loaded() -> bool {
 
 /// `net.inet.mobconn.max_flows`, in range.
 pub(crate) fn max_flows() -> u32 {
-    // SAFETY: written while the module is loaded only, before anything reads it.
-    unsafe { (&raw const mobconn_max_flows).read() }
+    mobconn_max_flows.load(Ordering::Relaxed)
 }
 
 /// Keeps the module from being unloaded while a command that may make
@@ -102,8 +101,7 @@ fn check_max_flows() {
     let taken = asked.clamp(1, FLOWS_LIMIT);
     if asked != taken {
         log!(Warning, "net.inet.mobconn.max_flows={asked} is not within 1 to {FLOWS_LIMIT}: {taken} is used");
-        // SAFETY: the sysctl is read-only, and no table is made yet.
-        unsafe { (&raw mut mobconn_max_flows).write(taken) };
+        mobconn_max_flows.store(taken, Ordering::Relaxed);
     }
 }
 
@@ -112,8 +110,9 @@ fn load() -> Result<(), Errno> {
         return Err(Errno(ffi::EOPNOTSUPP as c_int));
     }
     check_max_flows();
+    let switch = &raw mut mobconn_cdevsw;
     // SAFETY: the switch is a static of this module, which stays until the device is gone.
-    let device = unsafe { Device::make_dev(&raw mut mobconn_cdevsw, c"mobconn") };
+    let device = unsafe { Device::make_dev(switch, c"mobconn") };
     let device = device.inspect_err(|Errno(error)| log!(Error, "no /dev/mobconn: error {error}"))?;
     // SAFETY: one event at a time, see `DeviceCell`.
     unsafe { *DEVICE.0.get() = Some(device) };
@@ -123,10 +122,8 @@ fn load() -> Result<(), Errno> {
 
 /// Whether an unload must be refused now; says so in the log.
 fn is_busy() -> bool {
-    // SAFETY: an aligned word that sysctl(9) writes whole.
-    let forced = unsafe { AtomicU32::from_ptr(&raw mut mobconn_force_unload) };
     let used = IN_USE.load(Ordering::SeqCst);
-    if used == 0 || forced.load(Ordering::Relaxed) != 0 {
+    if used == 0 || mobconn_force_unload.load(Ordering::Relaxed) != 0 {
         return false;
     }
     log!(

@@ -86,20 +86,8 @@ fn attach() -> Result<Box<Attached>, NoMemory> {
     let mut attached = try_box(Attached { hooks: [None, None], instance: Instance::new()? })?;
     let ruleset = (&raw mut attached.instance).cast();
     let heads = [
-        HookArgs {
-            head: c"inet",
-            kind: ffi::PFIL_TYPE_IP4,
-            name: c"inet",
-            check: Some(hook::inet),
-            ruleset,
-        },
-        HookArgs {
-            head: c"inet6",
-            kind: ffi::PFIL_TYPE_IP6,
-            name: c"inet6",
-            check: Some(hook::inet6),
-            ruleset,
-        },
+        HookArgs { head: c"inet", kind: ffi::PFIL_TYPE_IP4, name: c"inet", check: Some(hook::inet), ruleset },
+        HookArgs { head: c"inet6", kind: ffi::PFIL_TYPE_IP6, name: c"inet6", check: Some(hook::inet6), ruleset },
     ];
     for (place, head) in attached.hooks.iter_mut().zip(&heads) {
         // SAFETY: curvnet is set, here and in `mobconn_detach`, which waits for an epoch before it frees `ruleset`.

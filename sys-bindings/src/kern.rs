@@ -7,8 +7,9 @@ use core::ffi::{CStr, c_int};
 #[must_use]
 #[inline]
 pub fn time_uptime() -> u32 {
+    let clock = &raw const ffi::time_uptime;
     // SAFETY: an aligned word that the kernel's clock writes whole.
-    let seconds = unsafe { (&raw const ffi::time_uptime).read_volatile() };
+    let seconds = unsafe { clock.read_volatile() };
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 

@@ -23,6 +23,8 @@ extern crate alloc;
     unreachable_pub,
     dead_code,
     clippy::all,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,
     reason = "generated"
@@ -45,7 +47,9 @@ pub use boxed::try_box;
 pub use cdev::Device;
 pub use copy::{copyin, copyout};
 pub use counter::CounterU64;
-pub use kern::{LogLevel, arc4random_buf, log, net_epoch_wait, osreldate, panic, priv_check, sysctl_handle_64, time_uptime};
+pub use kern::{
+    LogLevel, arc4random_buf, log, net_epoch_wait, osreldate, panic, priv_check, sysctl_handle_64, time_uptime,
+};
 pub use malloc::Malloc;
 pub use mbuf::{Freed, Mbuf};
 pub use pfil::{Hook, HookArgs};

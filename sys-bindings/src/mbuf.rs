@@ -192,7 +192,7 @@ impl Mbuf<'_> {
     /// [`Freed`] when memory is short, or `len` is more than an mbuf holds.
     pub fn m_copyup(&mut self, len: usize) -> Result<(), Freed> {
         let count = self.reshapable(len)?;
-        let room = if len + LINK_HEADER <= MHLEN { LINK_HEADER } else { 0 };
+        let room = if len.saturating_add(LINK_HEADER) <= MHLEN { LINK_HEADER } else { 0 };
         // SAFETY: as above.
         let first = unsafe { ffi::m_copyup(self.first, count, room as c_int) };
         self.replace(first)
@@ -245,8 +245,10 @@ impl Mbuf<'_> {
         if self.first.is_null() || self.csum_flags() & ffi::CSUM_SND_TAG != 0 {
             return false;
         }
-        // SAFETY: as in `len`; any member of the union is a pointer.
-        let interface = unsafe { (*self.header()).__bindgen_anon_1.rcvif };
+        // SAFETY: as in `len`.
+        let header = unsafe { &*self.header() };
+        // SAFETY: without a send tag the union holds the interface, or null.
+        let interface = unsafe { header.__bindgen_anon_1.rcvif };
         !interface.is_null()
     }
 }

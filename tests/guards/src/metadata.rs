@@ -1,0 +1,80 @@
+//! What the module says about itself: `set_modmetadata_set`, see module(9).
+
+use crate::module::{Module, Place};
+use object::{Object, ObjectSection};
+
+/// The oldest kernel that the module serves: 14.0-RELEASE.
+const OLDEST: i32 = 1_400_097;
+/// The newest of that branch.
+const NEWEST: i32 = 1_499_999;
+
+const SET: &str = "set_modmetadata_set";
+const DEPEND: i32 = 1;
+const MODULE: i32 = 2;
+const VERSION: i32 = 3;
+
+/// One entry of the set: `struct mod_metadata`.
+struct Entry<'a> {
+    kind: i32,
+    data: Place,
+    label: &'a str,
+}
+
+fn entries<'a>(module: &Module<'a>) -> Option<Vec<Entry<'a>>> {
+    let set = module.elf.section_by_name(SET)?;
+    (0..set.size() / 8)
+        .map(|i| {
+            let entry = module.pointer(Place { section: set.index().0, offset: i * 8 })?;
+            let field = |offset| Place { offset: entry.offset + offset, ..entry };
+            Some(Entry {
+                kind: module.int(field(4))?,
+                data: module.pointer(field(8))?,
+                label: module.string(module.pointer(field(16))?)?,
+            })
+        })
+        .collect()
+}
+
+/// Compares name, version and the dependency on the kernel with what they must be.
+#[must_use]
+pub fn metadata(module: &Module<'_>, version: u32) -> Vec<String> {
+    let Some(entries) = entries(module) else { return vec![format!("{SET} is missing or damaged")] };
+    let of = |kind, label| entries.iter().filter(move |entry| entry.kind == kind && entry.label == label);
+    let mut complaints = Vec::new();
+    if of(MODULE, "mobconn").count() != 1 || entries.iter().filter(|entry| entry.kind == MODULE).count() != 1 {
+        complaints.push("it does not declare exactly the module mobconn".into());
+    }
+    let versions: Vec<_> = of(VERSION, "mobconn").map(|entry| module.int(entry.data)).collect();
+    if versions != [i32::try_from(version).ok()] {
+        complaints.push(format!("its version is {versions:?}, not {version}"));
+    }
+    let kernels: Vec<_> = of(DEPEND, "kernel")
+        .map(|entry| [0, 4, 8].map(|offset| module.int(Place { offset: entry.data.offset + offset, ..entry.data })))
+        .collect();
+    match kernels.as_slice() {
+        [[Some(oldest), Some(preferred), Some(newest)]]
+            if *newest == NEWEST && (OLDEST..=NEWEST).contains(oldest) && (*oldest..=NEWEST).contains(preferred) => {}
+        other => complaints.push(format!("its kernels are {other:?}, not {OLDEST} or later to {NEWEST}")),
+    }
+    complaints
+}
+
+/// The linker sets that the kernel linker looks for: none empty, none lost.
+#[must_use]
+pub fn sets(module: &Module<'_>, counters: usize) -> Vec<String> {
+    // Malloc type, module, vnet begin and end; the same but the module; two nodes, three values, the counters.
+    let wanted = [
+        ("set_sysinit_set", 4),
+        ("set_sysuninit_set", 3),
+        ("set_sysctl_set", 5 + counters as u64),
+        (SET, 3),
+        ("set_vnet", 1),
+    ];
+    wanted
+        .iter()
+        .filter_map(|(name, count)| {
+            let found = module.elf.section_by_name(name).map_or(0, |section| section.size() / 8);
+            (found != *count).then(|| format!("{name} has {found} entries, not {count}"))
+        })
+        .collect()
+}
