@@ -166,14 +166,20 @@ impl Check<'_> {
                 .filter_map(|port| self.number(port, "a port", 1, u16::MAX))
                 .collect(),
             group_keys: raw.group_key.map_or(defaults.group_keys, |keys| self.group_keys(keys)),
-            host_key: raw.host_key.and_then(|path| self.path(&path.span(), path.get_ref())).unwrap_or(defaults.host_key),
+            host_key: raw
+                .host_key
+                .and_then(|path| self.path(&path.span(), path.get_ref()))
+                .unwrap_or(defaults.host_key),
             port: raw.port.and_then(|port| self.number(&port, "port", 1, u16::MAX)).unwrap_or(defaults.port),
             listen: raw.listen.map_or(defaults.listen, |list| self.addresses(&list)),
             pins: raw.pins.unwrap_or_default().iter().filter_map(|pin| self.pin(pin)).collect(),
             name: raw.name.and_then(|name| self.name(&name)).unwrap_or_default(),
             log_level: raw.log_level.and_then(|level| self.level(&level)).unwrap_or(defaults.log_level),
             grace: raw.grace.and_then(|grace| self.number(&grace, "grace", 1, 86_400)).unwrap_or(defaults.grace),
-            udp_idle: raw.udp_idle.and_then(|idle| self.number(&idle, "udp_idle", 0, 86_400)).unwrap_or(defaults.udp_idle),
+            udp_idle: raw
+                .udp_idle
+                .and_then(|idle| self.number(&idle, "udp_idle", 0, 86_400))
+                .unwrap_or(defaults.udp_idle),
         };
         if config.mobile && raw.peers.as_ref().is_none_or(|list| list.get_ref().is_empty()) {
             let at = raw.peers.map_or_else(|| self.text.find("mobile").map_or(0..0, |at| at..at), |list| list.span());
@@ -186,7 +192,13 @@ impl Check<'_> {
         self.faults.push(Fault { line: line(self.text, at), message: message.into() });
     }
 
-    fn number<T: TryFrom<i64> + fmt::Display + Copy>(&mut self, value: &Spanned<i64>, what: &str, min: i64, max: T) -> Option<T>
+    fn number<T: TryFrom<i64> + fmt::Display + Copy>(
+        &mut self,
+        value: &Spanned<i64>,
+        what: &str,
+        min: i64,
+        max: T,
+    ) -> Option<T>
     where
         i64: From<T>,
     {
@@ -205,7 +217,10 @@ impl Check<'_> {
                 Ok(prefix) => prefixes.push(prefix),
                 Err(error) => self.fault(
                     &item.span(),
-                    format!("\"{}\" is no prefix: {error}, for example \"203.0.113.0/24\" or \"2001:db8::/32\"", item.get_ref()),
+                    format!(
+                        "\"{}\" is no prefix: {error}, for example \"203.0.113.0/24\" or \"2001:db8::/32\"",
+                        item.get_ref()
+                    ),
                 ),
             }
         }
@@ -237,11 +252,16 @@ impl Check<'_> {
         for item in list.get_ref() {
             let text = item.get_ref();
             match text.parse::<IpAddr>() {
-                Err(_) => self.fault(&item.span(), format!("\"{text}\" is no IP address (\"0.0.0.0\" is every IPv4 one, \"::\" every IPv6 one)")),
+                Err(_) => self.fault(
+                    &item.span(),
+                    format!("\"{text}\" is no IP address (\"0.0.0.0\" is every IPv4 one, \"::\" every IPv6 one)"),
+                ),
                 Ok(address) if address.is_multicast() || address.to_canonical() != address => {
                     self.fault(&item.span(), format!("\"{text}\" is no address of an interface"));
                 }
-                Ok(address) if addresses.contains(&address) => self.fault(&item.span(), format!("\"{text}\" stands here twice")),
+                Ok(address) if addresses.contains(&address) => {
+                    self.fault(&item.span(), format!("\"{text}\" stands here twice"))
+                }
                 Ok(address) => addresses.push(address),
             }
         }
@@ -259,7 +279,15 @@ impl Check<'_> {
     fn pin(&mut self, item: &Spanned<String>) -> Option<PublicKey> {
         item.get_ref()
             .parse()
-            .map_err(|error| self.fault(&item.span(), format!("\"{}\" is no public key: {error}; that host shows its own with: mobctl keygen public", item.get_ref())))
+            .map_err(|error| {
+                self.fault(
+                    &item.span(),
+                    format!(
+                        "\"{}\" is no public key: {error}; that host shows its own with: mobctl keygen public",
+                        item.get_ref()
+                    ),
+                )
+            })
             .ok()
     }
 
@@ -283,7 +311,10 @@ impl Check<'_> {
             "info" => log::LevelFilter::Info,
             "debug" => log::LevelFilter::Debug,
             other => {
-                self.fault(&item.span(), format!("log_level must be \"error\", \"warning\", \"info\" or \"debug\", not \"{other}\""));
+                self.fault(
+                    &item.span(),
+                    format!("log_level must be \"error\", \"warning\", \"info\" or \"debug\", not \"{other}\""),
+                );
                 return None;
             }
         })
@@ -308,7 +339,9 @@ mod tests {
         // Every line that is commented out is an example which must be right too.
         let uncommented: String = sample
             .lines()
-            .map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase())).unwrap_or(line))
+            .map(|line| {
+                line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase())).unwrap_or(line)
+            })
             .fold(String::new(), |text, line| text + line + "\n");
         let config = Config::parse(&uncommented).unwrap();
         assert!(config.mobile && !config.peers.is_empty() && !config.pins.is_empty());
@@ -332,7 +365,10 @@ mod tests {
         "#;
         let config = Config::parse(text).unwrap();
         assert!(config.mobile);
-        assert_eq!(config.peers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["203.0.113.0/24", "2001:db8::1/128"]);
+        assert_eq!(
+            config.peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["203.0.113.0/24", "2001:db8::1/128"]
+        );
         assert_eq!(config.exclude_ports, [53, 5353]);
         assert_eq!(config.group_keys, [PathBuf::from("/k/new.key"), "/k/old.key".into()]);
         assert_eq!(config.port, 19434);

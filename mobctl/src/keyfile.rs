@@ -64,7 +64,9 @@ fn read(path: &Path, kind: Kind) -> Result<Zeroizing<[u8; KEY_LENGTH]>, Failure>
         io::ErrorKind::NotFound => {
             Failure::new(Exit::Config, format!("{shown}: no such key file")).advise(match kind {
                 Kind::Host => format!("Make one: {}", kind.command()),
-                Kind::Group => format!("Copy it from another host of the group, or for a new group make one: {}", kind.command()),
+                Kind::Group => {
+                    format!("Copy it from another host of the group, or for a new group make one: {}", kind.command())
+                }
             })
         }
         io::ErrorKind::PermissionDenied => {
@@ -78,8 +80,11 @@ fn read(path: &Path, kind: Kind) -> Result<Zeroizing<[u8; KEY_LENGTH]>, Failure>
         return Err(Failure::new(Exit::Config, format!("{shown}: not a regular file")));
     }
     if metadata.uid() != 0 && metadata.uid() != geteuid().as_raw() {
-        return Err(Failure::new(Exit::Config, format!("{shown}: belongs to user {}, who could change it", metadata.uid()))
-            .advise(format!("chown root {shown}; chmod 600 {shown}")));
+        return Err(Failure::new(
+            Exit::Config,
+            format!("{shown}: belongs to user {}, who could change it", metadata.uid()),
+        )
+        .advise(format!("chown root {shown}; chmod 600 {shown}")));
     }
     if metadata.mode() & 0o077 != 0 {
         return Err(Failure::new(
@@ -122,7 +127,8 @@ fn parse(text: &[u8], kind: Kind) -> Result<Zeroizing<[u8; KEY_LENGTH]>, &'stati
             None => "its line does not begin with the kind of the key",
         });
     }
-    let digits = digits.filter(|digits| digits.len() == 2 * KEY_LENGTH && rest.is_none()).ok_or("not 64 digits in it")?;
+    let digits =
+        digits.filter(|digits| digits.len() == 2 * KEY_LENGTH && rest.is_none()).ok_or("not 64 digits in it")?;
     let mut key = Zeroizing::new([0; KEY_LENGTH]);
     for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
         for &digit in pair {
@@ -143,11 +149,14 @@ fn parse(text: &[u8], kind: Kind) -> Result<Zeroizing<[u8; KEY_LENGTH]>, &'stati
 pub fn create(path: &Path, kind: Kind, key: &[u8; KEY_LENGTH]) -> Result<(), Failure> {
     let shown = path.display();
     let cannot = |error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Failure::new(Exit::CannotCreate, format!("{shown} exists and is not overwritten"))
-            .advise(match kind {
-                Kind::Host => "Peers that pinned this host know it by that key. To give it up, move the file away first",
+        io::ErrorKind::AlreadyExists => {
+            Failure::new(Exit::CannotCreate, format!("{shown} exists and is not overwritten")).advise(match kind {
+                Kind::Host => {
+                    "Peers that pinned this host know it by that key. To give it up, move the file away first"
+                }
                 Kind::Group => "All hosts of the group share that key. To give it up, move the file away first",
-            }),
+            })
+        }
         io::ErrorKind::PermissionDenied => {
             Failure::new(Exit::NoPermission, format!("{shown}: permission denied")).advise("Run mobctl as root")
         }

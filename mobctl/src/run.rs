@@ -188,13 +188,17 @@ fn check(common: &Common) -> Result<Shown, Failure> {
     let config = &settings.config;
     let peers: Vec<String> = config.peers.iter().map(ToString::to_string).collect();
     let key = settings.protocol.host_key.public().to_string();
-    let role = if config.mobile { format!("mobile, with peers in {}", peers.join(", ")) } else { "correspondent".into() };
+    let role =
+        if config.mobile { format!("mobile, with peers in {}", peers.join(", ")) } else { "correspondent".into() };
     let pins = match config.pins.len() {
         0 => "every member of the group".to_owned(),
         count => format!("{count} pinned hosts only"),
     };
     let shown = common.config.display().to_string();
-    let text = format!("{shown} is right.\nrole:        {role}\nkey:         {key}\ntrusts:      {pins}\nUDP port:    {}\n", config.port);
+    let text = format!(
+        "{shown} is right.\nrole:        {role}\nkey:         {key}\ntrusts:      {pins}\nUDP port:    {}\n",
+        config.port
+    );
     let json = json!({ "check": {
         "config": shown, "mobile": config.mobile, "peers": peers, "public": key, "pins": config.pins.len(), "port": config.port,
     } });
@@ -207,12 +211,12 @@ fn version(common: &Common) -> Shown {
     let (text, module) = match &info {
         Ok(info) => {
             let version = show::module_version(info.module);
-            (format!("module {version} loaded"), json!({ "loaded": true, "version": version, "interface": info.version }))
+            (
+                format!("module {version} loaded"),
+                json!({ "loaded": true, "version": version, "interface": info.version }),
+            )
         }
-        Err(failure) => (
-            failure.message.clone(),
-            json!({ "loaded": false, "error": failure.message }),
-        ),
+        Err(failure) => (failure.message.clone(), json!({ "loaded": false, "error": failure.message })),
     };
     Shown {
         text: format!("mobctl {own}, interface version {ABI_VERSION}, for a {}\n{text}\n", system::NAME),

@@ -23,7 +23,8 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let config = Config::read(path)?;
         let host_key = keyfile::read_host(&config.host_key)?;
-        let group_keys = config.group_keys.iter().map(|path| keyfile::read_group(path)).collect::<Result<Vec<_>, _>>()?;
+        let group_keys =
+            config.group_keys.iter().map(|path| keyfile::read_group(path)).collect::<Result<Vec<_>, _>>()?;
         let protocol = dprp::Config {
             host_key,
             group_keys,

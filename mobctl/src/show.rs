@@ -172,14 +172,25 @@ pub fn status(module: Result<&Info, &str>, daemon: Result<&Status, &str>) -> Sho
         Err(why) => line("daemon", why.into()),
         Ok(status) => {
             line("daemon", format!("{} running for {}, process {}", status.version, age(status.uptime), status.pid));
-            line("role", if status.mobile { "mobile: claims and moves its flows" } else { "correspondent: answers mobile hosts" }.into());
+            line(
+                "role",
+                if status.mobile {
+                    "mobile: claims and moves its flows"
+                } else {
+                    "correspondent: answers mobile hosts"
+                }
+                .into(),
+            );
             line("key", status.key.clone());
             let listen: Vec<String> = status.listen.iter().map(ToString::to_string).collect();
             line("listens on", format!("UDP {}", listen.join(", ")));
             if status.mobile {
                 line(
                     "connections",
-                    format!("{} to configured peers (of {}), {} claimed", status.eligible, status.connections, status.confirmed),
+                    format!(
+                        "{} to configured peers (of {}), {} claimed",
+                        status.eligible, status.connections, status.confirmed
+                    ),
                 );
             }
             line("peers", format!("{}, {} moves in progress", status.peers, status.moving));

@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_never_empty() {
-        let rows = [vec!["tcp".into(), "192.0.2.1:22".into(), String::new()], vec!["udp".into(), "x".into(), "y".into()]];
+        let rows =
+            [vec!["tcp".into(), "192.0.2.1:22".into(), String::new()], vec!["udp".into(), "x".into(), "y".into()]];
         assert_eq!(
             table(&["PROTO", "LOCAL", "STATE"], &rows),
             "PROTO  LOCAL         STATE\ntcp    192.0.2.1:22  -\nudp    x             y\n"
@@ -57,9 +58,15 @@ mod tests {
 
     #[test]
     fn ages() {
-        for (seconds, text) in
-            [(0, "0s"), (59, "59s"), (60, "1m00s"), (3599, "59m59s"), (3600, "1h00m"), (86_399, "23h59m"), (90_000, "1d01h")]
-        {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m00s"),
+            (3599, "59m59s"),
+            (3600, "1h00m"),
+            (86_399, "23h59m"),
+            (90_000, "1d01h"),
+        ] {
             assert_eq!(age(seconds), text);
         }
     }

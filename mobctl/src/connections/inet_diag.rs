@@ -193,11 +193,9 @@ mod tests {
         assert_eq!(parse(&golden(0), TCP, 7, &mut found), Ok(false));
         assert_eq!(parse(&golden(1), TCP, 7, &mut found), Ok(true));
         let (near, far) = ("192.0.2.1:46072".parse().unwrap(), "198.51.100.9:22".parse().unwrap());
-        let established = |tuple: Result<_, _>, instance| Connection { tuple: tuple.unwrap(), instance, phase: Phase::Established };
-        assert_eq!(
-            found,
-            [established(tuple::side(TCP, far, near), 1), established(tuple::side(TCP, near, far), 2)]
-        );
+        let established =
+            |tuple: Result<_, _>, instance| Connection { tuple: tuple.unwrap(), instance, phase: Phase::Established };
+        assert_eq!(found, [established(tuple::side(TCP, far, near), 1), established(tuple::side(TCP, near, far), 2)]);
     }
 
     #[test]
@@ -220,13 +218,11 @@ mod tests {
         bytes.extend(message(3, 5, &[0; 4]));
         let mut found = Vec::new();
         assert_eq!(parse(&bytes, TCP, 5, &mut found), Ok(true));
-        let shown: Vec<_> = found.iter().map(|c| (tuple::ends(&c.tuple).unwrap().0.to_string(), c.instance, c.phase)).collect();
+        let shown: Vec<_> =
+            found.iter().map(|c| (tuple::ends(&c.tuple).unwrap().0.to_string(), c.instance, c.phase)).collect();
         assert_eq!(
             shown,
-            [
-                ("[2001:db8::1]:22".into(), 1 << 40 | 3, Phase::Established),
-                ("192.0.2.1:22".into(), 4, Phase::Waiting),
-            ]
+            [("[2001:db8::1]:22".into(), 1 << 40 | 3, Phase::Established), ("192.0.2.1:22".into(), 4, Phase::Waiting),]
         );
     }
 

@@ -248,7 +248,10 @@ mod tests {
         let mut bytes = list(&[(4, INP_IPV4, "192.0.2.1:22", "198.51.100.9:50000", 7)], true);
         bytes[XINPGEN..XINPGEN + 8].copy_from_slice(&752u64.to_ne_bytes());
         assert_eq!(parse_tcp(&bytes), Err(ListError::BadLength(752)));
-        assert_eq!(parse_udp(&list(&[(4, INP_IPV4, "192.0.2.1:22", "198.51.100.9:5", 7)], true)), Err(ListError::BadLength(744)));
+        assert_eq!(
+            parse_udp(&list(&[(4, INP_IPV4, "192.0.2.1:22", "198.51.100.9:5", 7)], true)),
+            Err(ListError::BadLength(744))
+        );
     }
 
     #[test]

@@ -33,10 +33,18 @@ impl Chronicle {
                 self.troubles.remove(&peer.to_string());
             }
             News::NoAnswer { address, .. } => {
-                self.trouble(notice.at, address.ip().to_string(), "does not answer: no mobconn there, another group key, or a firewall".into());
+                self.trouble(
+                    notice.at,
+                    address.ip().to_string(),
+                    "does not answer: no mobconn there, another group key, or a firewall".into(),
+                );
             }
             News::WrongKey { address, key } => {
-                self.trouble(notice.at, address.ip().to_string(), format!("has the key {key}, which is not pinned here"));
+                self.trouble(
+                    notice.at,
+                    address.ip().to_string(),
+                    format!("has the key {key}, which is not pinned here"),
+                );
             }
             News::Translated { peer, sent_from, seen_as } => self.trouble(
                 notice.at,
@@ -45,7 +53,8 @@ impl Chronicle {
             ),
             News::MoveStarted { peer, number, old, new, .. } => {
                 let blank = past("this host", &peer.to_string());
-                self.started.insert((peer.to_string(), *number), PastMove { old: Some(*old), new: Some(*new), ..blank });
+                self.started
+                    .insert((peer.to_string(), *number), PastMove { old: Some(*old), new: Some(*new), ..blank });
                 if self.started.len() > STARTED_MAX {
                     self.started.pop_first();
                 }
@@ -124,9 +133,14 @@ fn describe(news: &News) -> (Level, String) {
         News::AssociationUp { peer, name, address, started, elapsed } => {
             let who = if *started { "to" } else { "from" };
             let name = if name.is_empty() { String::new() } else { format!(" ({})", printable(name)) };
-            (Level::Info, format!("association {who} {address}{name}, key {peer}, in {:.1} ms", elapsed.as_secs_f64() * 1e3))
+            (
+                Level::Info,
+                format!("association {who} {address}{name}, key {peer}, in {:.1} ms", elapsed.as_secs_f64() * 1e3),
+            )
         }
-        News::AssociationDown { peer } => (Level::Info, format!("association with {peer} given up: nothing is claimed")),
+        News::AssociationDown { peer } => {
+            (Level::Info, format!("association with {peer} given up: nothing is claimed"))
+        }
         News::PeerRestarted { peer } => (Level::Info, format!("the daemon of {peer} was restarted")),
         News::NoAnswer { address, .. } => (Level::Info, format!("{address} does not answer")),
         News::WrongKey { address, key } => {
@@ -134,7 +148,9 @@ fn describe(news: &News) -> (Level, String) {
         }
         News::Translated { peer, sent_from, seen_as } => (
             Level::Warn,
-            format!("address translation (NAT) lies between this host and {peer}: {sent_from} arrives as {seen_as}; its flows cannot move"),
+            format!(
+                "address translation (NAT) lies between this host and {peer}: {sent_from} arrives as {seen_as}; its flows cannot move"
+            ),
         ),
         News::ClaimsConfirmed { peer, flows } => (Level::Debug, format!("{peer} confirmed {flows} claims")),
         News::ClaimRefused { peer, flow, reason } => (
@@ -150,12 +166,18 @@ fn describe(news: &News) -> (Level, String) {
         ),
         News::MoveInDoubt { peer, elapsed, .. } => (
             Level::Warn,
-            format!("{peer} has not answered a move for {:.1} s: both addresses are kept and it is asked again", elapsed.as_secs_f64()),
+            format!(
+                "{peer} has not answered a move for {:.1} s: both addresses are kept and it is asked again",
+                elapsed.as_secs_f64()
+            ),
         ),
         News::MoveCommitted { peer, new, flows, refused, elapsed, .. } => {
             let level = if *refused == 0 { Level::Info } else { Level::Warn };
             let refused = if *refused == 0 { String::new() } else { format!(", {refused} refused") };
-            (level, format!("moved {flows} flows with {peer} to {new} in {:.3} ms{refused}", elapsed.as_secs_f64() * 1e3))
+            (
+                level,
+                format!("moved {flows} flows with {peer} to {new} in {:.3} ms{refused}", elapsed.as_secs_f64() * 1e3),
+            )
         }
         News::MoveRefused { peer, reason, .. } => {
             (Level::Warn, format!("{peer} refused a move: {}", moves::move_refusal(*reason)))
@@ -236,7 +258,8 @@ mod tests {
         let troubles = chronicle.troubles(Instant::from_micros(4_000_000));
         assert_eq!((troubles[0].host.as_str(), troubles[0].age), ("192.0.2.9", 3));
         let (peer, elapsed) = (PublicKey([3; 32]), Duration::ZERO);
-        chronicle.record(&notice(2, News::AssociationUp { peer, name: String::new(), address, started: true, elapsed }));
+        chronicle
+            .record(&notice(2, News::AssociationUp { peer, name: String::new(), address, started: true, elapsed }));
         assert_eq!(chronicle.troubles(Instant::from_micros(0)), []);
         for last in 0..200 {
             let address = ([192, 0, 2, last], 9434).into();

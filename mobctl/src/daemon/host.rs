@@ -197,7 +197,8 @@ impl KernelHost {
     }
 
     fn remove_orphans(&mut self, patience: Duration, now: Instant) {
-        let bound: Vec<Tuple> = self.records().iter().map(|record| record.stack).filter(|stack| stack.protocol == TCP).collect();
+        let bound: Vec<Tuple> =
+            self.records().iter().map(|record| record.stack).filter(|stack| stack.protocol == TCP).collect();
         let mut orphans = HashMap::new();
         for stack in bound {
             if self.connections.contains_key(&stack) {
@@ -238,7 +239,8 @@ impl KernelHost {
             return vec![Err(KernelError::Other(Errno::ENXIO.0)); moves.len()];
         };
         // A flow that has no tuple gets one that the kernel refuses, so that results stay in order.
-        let moves: Vec<_> = moves.iter().map(|(flow, generation)| (stack(flow).unwrap_or_default(), *generation)).collect();
+        let moves: Vec<_> =
+            moves.iter().map(|(flow, generation)| (stack(flow).unwrap_or_default(), *generation)).collect();
         command(device, &moves).into_iter().map(|result| result.map_err(kernel_error)).collect()
     }
 }

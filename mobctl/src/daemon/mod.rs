@@ -201,7 +201,8 @@ impl Daemon {
     fn wait(&self, signals: &Signals) -> Result<Ready, Failure> {
         let now = self.clock.now();
         let deadlines = [self.listing_due, self.tidying_due].into_iter();
-        let deadlines = deadlines.chain(self.endpoint.poll_timeout()).chain(self.watches.iter().map(|watch| watch.deadline));
+        let deadlines =
+            deadlines.chain(self.endpoint.poll_timeout()).chain(self.watches.iter().map(|watch| watch.deadline));
         let timeout = deadlines.map(|deadline| poll_millis(now, deadline)).min().unwrap_or(u16::MAX);
 
         let mut fds: Vec<PollFd<'_>> =
@@ -226,7 +227,13 @@ impl Daemon {
                     Ok(None) => break,
                     Ok(Some(datagram)) => {
                         let now = self.clock.now();
-                        self.endpoint.handle_datagram(now, datagram.local, datagram.remote, &datagram.data, &mut self.host);
+                        self.endpoint.handle_datagram(
+                            now,
+                            datagram.local,
+                            datagram.remote,
+                            &datagram.data,
+                            &mut self.host,
+                        );
                         // An answer leaves before the next datagram is read: it may be a commit.
                         self.flush(false);
                     }
@@ -264,10 +271,12 @@ impl Daemon {
     fn list_connections(&mut self) {
         self.host.refresh();
         let excluded = &self.settings.config.exclude_ports;
-        let eligible = |flow: &Flow| ![flow.local.port(), flow.remote.port()].iter().any(|port| excluded.contains(port));
+        let eligible =
+            |flow: &Flow| ![flow.local.port(), flow.remote.port()].iter().any(|port| excluded.contains(port));
         let (flows, movable) = self.host.flows(eligible);
         let targets = &self.settings.config.peers;
-        self.eligible = flows.iter().filter(|(flow, _)| targets.iter().any(|prefix| prefix.contains(flow.remote.ip()))).count();
+        self.eligible =
+            flows.iter().filter(|(flow, _)| targets.iter().any(|prefix| prefix.contains(flow.remote.ip()))).count();
         self.movable = movable;
         self.endpoint.handle_event(self.clock.now(), Event::Flows(flows), &mut self.host);
     }
@@ -310,10 +319,16 @@ impl Daemon {
     fn begin_move(&mut self, client: u64, old: IpAddr, new: IpAddr, timeout_ms: u64) -> Result<(), Failure> {
         if !self.settings.config.mobile {
             return Err(Failure::new(Exit::Config, "this host is not mobile: it claims no flows that could move")
-                .advise(format!("Set mobile = true and peers in {}, then: service mobconn reload", self.config_path.display())));
+                .advise(format!(
+                    "Set mobile = true and peers in {}, then: service mobconn reload",
+                    self.config_path.display()
+                )));
         }
         if old == new || old.is_ipv4() != new.is_ipv4() {
-            return Err(Failure::new(Exit::Data, format!("a move goes to another address of the same IP version, not from {old} to {new}")));
+            return Err(Failure::new(
+                Exit::Data,
+                format!("a move goes to another address of the same IP version, not from {old} to {new}"),
+            ));
         }
         let addresses = addresses()?;
         if !addresses.contains(&new) {
@@ -338,7 +353,8 @@ impl Daemon {
             self.watches.retain(|watch| self.server.has(watch.client));
             return;
         }
-        let names: HashMap<PublicKey, String> = self.endpoint.peers().map(|peer| (peer.key, printable(&peer.name))).collect();
+        let names: HashMap<PublicKey, String> =
+            self.endpoint.peers().map(|peer| (peer.key, printable(&peer.name))).collect();
         for watch in self.watches.extract_if(.., |watch| over(watch)) {
             let report = watch.report(|key| names.get(key).cloned().unwrap_or_default());
             self.server.answer(watch.client, &Response::Move(report));
@@ -434,7 +450,8 @@ fn endpoint(settings: &Settings, host: &mut KernelHost, now: Instant) -> Result<
         .map_err(|error| Failure::new(Exit::System, format!("no random numbers from the system: {error}")))?;
     let mut config = settings.protocol.clone();
     config.generation = host.check_device().map_or(0, |info| info.local_generation);
-    Endpoint::new(config, ChaCha20Rng::from_seed(*seed), now).map_err(|error| Failure::new(Exit::Config, error.to_string()))
+    Endpoint::new(config, ChaCha20Rng::from_seed(*seed), now)
+        .map_err(|error| Failure::new(Exit::Config, error.to_string()))
 }
 
 /// The addresses of all interfaces that are up.

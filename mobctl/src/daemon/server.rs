@@ -97,7 +97,15 @@ impl Server {
             if stream.set_nonblocking(true).is_ok() {
                 self.last += 1;
                 let id = self.last;
-                self.clients.push(Client { id, stream, input: Vec::new(), output: Vec::new(), owed: 0, ending: false, gone: false });
+                self.clients.push(Client {
+                    id,
+                    stream,
+                    input: Vec::new(),
+                    output: Vec::new(),
+                    owed: 0,
+                    ending: false,
+                    gone: false,
+                });
             }
         }
     }

@@ -97,7 +97,8 @@ impl Sockets {
                 sendmsg(fd, &data, &[source.message()], MsgFlags::empty(), Some(&SockaddrIn::from(remote)))?;
             }
             (Some(IpAddr::V6(local)), SocketAddr::V6(remote)) => {
-                let source = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: local.octets() }, ipi6_ifindex: 0 };
+                let source =
+                    libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: local.octets() }, ipi6_ifindex: 0 };
                 let source = [ControlMessage::Ipv6PacketInfo(&source)];
                 sendmsg(fd, &data, &source, MsgFlags::empty(), Some(&SockaddrIn6::from(remote)))?;
             }
@@ -130,8 +131,7 @@ fn receive(socket: &Socket, bound: IpAddr) -> Result<Option<Datagram>, Errno> {
     let mut data = vec![0; LENGTH_MAX];
     let mut control = cmsg_space!(libc::in6_pktinfo);
     let mut slices = [IoSliceMut::new(&mut data)];
-    let message =
-        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty())?;
+    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty())?;
     let mut local = (!bound.is_unspecified()).then_some(bound);
     for item in message.cmsgs()? {
         match &item {
@@ -155,7 +155,9 @@ fn failure(address: SocketAddr, error: &io::Error) -> Failure {
     let failure = Failure::new(Exit::System, format!("cannot listen on UDP {address}: {error}"));
     match error.kind() {
         io::ErrorKind::AddrInUse => failure.advise("Is another mobctl daemon running? See mobctl status"),
-        io::ErrorKind::AddrNotAvailable => failure.advise("The address is on no interface: change listen in the configuration"),
+        io::ErrorKind::AddrNotAvailable => {
+            failure.advise("The address is on no interface: change listen in the configuration")
+        }
         _ => failure,
     }
 }
@@ -217,7 +219,9 @@ mod tests {
         let (sockets, port) = any("0.0.0.0");
         assert!(sockets.send(Some([192, 0, 2, 1].into()), SocketAddr::new([127, 0, 0, 1].into(), port), b"x").is_err());
         assert!(sockets.send(None, "[::1]:9".parse().unwrap(), b"x").is_err());
-        assert!(sockets.send(Some(Ipv6Addr::LOCALHOST.into()), SocketAddr::new([127, 0, 0, 1].into(), port), b"x").is_err());
+        assert!(
+            sockets.send(Some(Ipv6Addr::LOCALHOST.into()), SocketAddr::new([127, 0, 0, 1].into(), port), b"x").is_err()
+        );
         sockets.send(None, SocketAddr::new([127, 0, 0, 1].into(), port), b"y").unwrap();
         assert_eq!(wait(&sockets).data, b"y");
     }

@@ -90,7 +90,9 @@ impl From<ChannelError> for Failure {
                 Failure::new(exit, format!("the module refused: {errno}"))
             }
             ChannelError::Io(error) => Failure::new(Exit::Io, format!("the control device failed: {error}")),
-            ChannelError::Protocol(what) => Failure::new(Exit::Protocol, format!("the control device answered nonsense: {what}")),
+            ChannelError::Protocol(what) => {
+                Failure::new(Exit::Protocol, format!("the control device answered nonsense: {what}"))
+            }
         }
     }
 }
@@ -277,8 +279,10 @@ impl Device {
 fn open_failure(path: &Path, error: &io::Error) -> Failure {
     let shown = path.display();
     match error.kind() {
-        io::ErrorKind::NotFound => Failure::new(Exit::Unavailable, format!("{shown} does not exist: the module mobconn is not loaded"))
-            .advise("Load it: kldload mobconn (at every boot: sysrc mobconn_enable=YES; service mobconn start)"),
+        io::ErrorKind::NotFound => {
+            Failure::new(Exit::Unavailable, format!("{shown} does not exist: the module mobconn is not loaded"))
+                .advise("Load it: kldload mobconn (at every boot: sysrc mobconn_enable=YES; service mobconn start)")
+        }
         io::ErrorKind::ConnectionRefused => Failure::new(Exit::Unavailable, format!("nobody answers at {shown}"))
             .advise("The user-space host that made this socket has ended: start it again"),
         io::ErrorKind::PermissionDenied => Failure::new(Exit::NoPermission, format!("{shown}: permission denied"))

@@ -46,7 +46,12 @@ impl SocketChannel {
         Ok(Self { stream })
     }
 
-    fn exchange(&mut self, command: u32, argument: &mut [u8], region: Option<(u64, &mut [u8])>) -> Result<(), ChannelError> {
+    fn exchange(
+        &mut self,
+        command: u32,
+        argument: &mut [u8],
+        region: Option<(u64, &mut [u8])>,
+    ) -> Result<(), ChannelError> {
         let result = self.try_exchange(command, argument, region);
         if matches!(result, Err(ChannelError::Io(_) | ChannelError::Protocol(_))) {
             // What comes next on this stream could be the rest of this response.
@@ -61,7 +66,8 @@ impl SocketChannel {
         argument: &mut [u8],
         region: Option<(u64, &mut [u8])>,
     ) -> Result<(), ChannelError> {
-        let mut request = Vec::with_capacity(16 + argument.len() + region.as_ref().map_or(0, |(_, bytes)| 12 + bytes.len()));
+        let mut request =
+            Vec::with_capacity(16 + argument.len() + region.as_ref().map_or(0, |(_, bytes)| 12 + bytes.len()));
         for word in [command, FFLAG, count(argument)?, u32::from(region.is_some())] {
             request.extend_from_slice(&word.to_le_bytes());
         }

@@ -68,18 +68,16 @@ const TOO_LARGE: ChannelError = ChannelError::Errno(Errno::E2BIG);
 pub(super) fn sysctl(name: &CStr) -> io::Result<Vec<u8>> {
     let mut length = 0;
     // SAFETY: `name` is a C string; without a buffer the kernel only stores the size in `length`.
-    let result = unsafe {
-        libc::sysctlbyname(name.as_ptr(), std::ptr::null_mut(), &raw mut length, std::ptr::null(), 0)
-    };
+    let result =
+        unsafe { libc::sysctlbyname(name.as_ptr(), std::ptr::null_mut(), &raw mut length, std::ptr::null(), 0) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
     length += length / 8 + 4096;
     let mut value = vec![0u8; length];
     // SAFETY: `value` has `length` bytes that the kernel may write, and nothing else refers to them during the call.
-    let result = unsafe {
-        libc::sysctlbyname(name.as_ptr(), value.as_mut_ptr().cast(), &raw mut length, std::ptr::null(), 0)
-    };
+    let result =
+        unsafe { libc::sysctlbyname(name.as_ptr(), value.as_mut_ptr().cast(), &raw mut length, std::ptr::null(), 0) };
     if result != 0 {
         let error = io::Error::last_os_error();
         if error.raw_os_error() != Some(libc::ENOMEM) {

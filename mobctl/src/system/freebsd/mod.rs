@@ -32,10 +32,7 @@ pub fn connections() -> io::Result<Vec<Connection>> {
     Ok(connections)
 }
 
-fn list(
-    name: &std::ffi::CStr,
-    parse: fn(&[u8]) -> Result<Vec<Connection>, ListError>,
-) -> io::Result<Vec<Connection>> {
+fn list(name: &std::ffi::CStr, parse: fn(&[u8]) -> Result<Vec<Connection>, ListError>) -> io::Result<Vec<Connection>> {
     // The list may grow between asking for its size and reading it.
     let mut attempts = 0;
     loop {
