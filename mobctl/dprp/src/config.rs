@@ -29,7 +29,8 @@ pub struct Config {
     pub mobile: bool,
     /// UDP port of the peers.
     pub port: u16,
-    /// This host's name in the DNS, told to peers; at most [`NAME_MAX`] bytes, may be empty.
+    /// This host's name in the DNS, told to peers: at most [`NAME_MAX`] visible ASCII characters, may be
+    /// empty.
     pub name: String,
     /// Highest generation of a local half in the kernel's table: moves are numbered from the next one on.
     pub generation: u32,
@@ -61,7 +62,7 @@ impl Config {
         if self.group_keys.is_empty() || self.group_keys.len() > GROUP_KEYS_MAX {
             return Err(ConfigError::GroupKeys);
         }
-        if self.name.len() > NAME_MAX {
+        if self.name.len() > NAME_MAX || !self.name.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ConfigError::Name);
         }
         if self.port == 0 {
@@ -139,7 +140,7 @@ impl Default for Limits {
 pub enum ConfigError {
     /// There is no group key, or there are more than [`GROUP_KEYS_MAX`].
     GroupKeys,
-    /// The host name is longer than [`NAME_MAX`] bytes.
+    /// The host name is longer than [`NAME_MAX`] bytes, or has bytes that are not visible ASCII.
     Name,
     /// The port is 0.
     Port,
@@ -151,7 +152,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::GroupKeys => write!(f, "there must be 1 to {GROUP_KEYS_MAX} group keys"),
-            Self::Name => write!(f, "the host name is longer than {NAME_MAX} bytes"),
+            Self::Name => write!(f, "the host name is longer than {NAME_MAX} bytes or not plain ASCII"),
             Self::Port => f.write_str("the port is 0"),
             Self::Generation => f.write_str("the generations of the flow table are used up: flush the table"),
         }
@@ -271,6 +272,8 @@ mod tests {
         assert_eq!(many.check(), Err(ConfigError::GroupKeys));
         let name = Config { name: "x".repeat(256), ..good.clone() };
         assert_eq!(name.check(), Err(ConfigError::Name));
+        let escape = Config { name: "x\u{1b}[2J".into(), ..good.clone() };
+        assert_eq!(escape.check(), Err(ConfigError::Name));
         let port = Config { port: 0, ..good.clone() };
         assert_eq!(port.check(), Err(ConfigError::Port));
         let spent = Config { generation: u32::MAX, ..good };

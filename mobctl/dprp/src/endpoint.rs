@@ -1,12 +1,27 @@
 //! The endpoint: what goes in, what comes out.
 
+use crate::association::{Path, Peers, Ping};
+use crate::claimant::Mine;
 use crate::config::{Config, ConfigError};
+use crate::correspondent::Owner;
+use crate::handshake::Handshakes;
 use crate::host::{Flow, Host};
-use crate::notice::{Counters, Notice, PeerView};
+use crate::key::PublicKey;
+use crate::message::Message;
+use crate::mover::Relocation;
+use crate::notice::{Counters, MoveView, News, Notice, PeerView};
 use crate::time::Instant;
+use crate::timer::{PeerId, Timer, Timers, doubled, jittered};
+use crate::wire::Packet;
 use rand_core::CryptoRng;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+
+/// Most notices that wait for somebody to ask.
+const NOTICES_MAX: usize = 4096;
+/// Keys that are not the current ones are dropped when unused for this many ping intervals.
+const RETIRE_PINGS: u32 = 5;
 
 /// A datagram to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,34 +55,111 @@ pub enum Event {
 
 /// One host's end of the protocol: all its associations, claims and moves.
 pub struct Endpoint {
-    config: Config,
-    counters: Counters,
+    pub(crate) config: Config,
+    pub(crate) rng: Box<dyn CryptoRng + Send>,
+    pub(crate) own: PublicKey,
+    pub(crate) incarnation: u64,
+    /// Number of this host's last move.
+    pub(crate) generation: u32,
+    pub(crate) counters: Counters,
     transmits: VecDeque<Transmit>,
     notices: VecDeque<Notice>,
+    pub(crate) timers: Timers,
+    pub(crate) peers: Peers,
+    pub(crate) handshakes: Handshakes,
+    /// This host's flows that lead to targets.
+    pub(crate) mine: BTreeMap<Flow, Mine>,
+    /// Those of them that wait for an association with the owner of an address.
+    pub(crate) wanted: BTreeMap<IpAddr, BTreeSet<Flow>>,
+    /// Whose claim each flow of this host is.
+    pub(crate) owners: BTreeMap<Flow, Owner>,
+    pub(crate) relocations: Vec<Relocation>,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("own", &self.own).field("peers", &self.peers.all.len()).finish_non_exhaustive()
+    }
+}
+
+/// How an authenticated message came in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) now: Instant,
+    pub(crate) peer: PeerId,
+    /// Index of the keys that it came with; the answer goes with the same.
+    pub(crate) index: u32,
+    pub(crate) path: Path,
 }
 
 impl Endpoint {
     /// An endpoint with this configuration. `rng` must be a cryptographically secure generator seeded by the system.
     pub fn new(config: Config, rng: impl CryptoRng + Send + 'static, now: Instant) -> Result<Self, ConfigError> {
         config.check()?;
-        drop((rng, now));
-        Ok(Self { config, counters: Counters::default(), transmits: VecDeque::new(), notices: VecDeque::new() })
+        let mut rng: Box<dyn CryptoRng + Send> = Box::new(rng);
+        // Reserved for what a restart will have to restore: nothing is due at the beginning.
+        let _ = now;
+        Ok(Self {
+            own: config.host_key.public(),
+            incarnation: rng.next_u64(),
+            generation: config.generation,
+            config,
+            rng,
+            counters: Counters::default(),
+            transmits: VecDeque::new(),
+            notices: VecDeque::new(),
+            timers: Timers::default(),
+            peers: Peers::default(),
+            handshakes: Handshakes::default(),
+            mine: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            relocations: Vec::new(),
+        })
     }
 
     /// Takes in a datagram that arrived on `local` from `remote`. IPv4-mapped addresses must have been made IPv4 ones.
     pub fn handle_datagram(&mut self, now: Instant, local: IpAddr, remote: SocketAddr, data: &[u8], host: &mut dyn Host) {
-        let _ = (now, local, remote, data, host);
-        self.counters.received = self.counters.received.saturating_add(1);
+        count(&mut self.counters.received);
+        if local.is_ipv4() != remote.is_ipv4() {
+            return count(&mut self.counters.malformed);
+        }
+        let path = Path { local, remote };
+        match Packet::parse(data) {
+            None => count(&mut self.counters.malformed),
+            Some(Packet::Hello { noise }) => self.on_hello(now, path, noise),
+            Some(Packet::Answer { receiver, noise }) => self.on_answer(now, path, receiver, noise),
+            Some(Packet::Finish { receiver, noise }) => self.on_finish(now, path, receiver, noise, host),
+            Some(Packet::Sealed { receiver, counter, sealed }) => {
+                self.on_sealed(now, path, receiver, counter, sealed, host);
+            }
+        }
     }
 
     /// Takes in a local event.
     pub fn handle_event(&mut self, now: Instant, event: Event, host: &mut dyn Host) {
-        let _ = (now, event, host, &self.config);
+        match event {
+            Event::Flows(flows) => self.on_flows(now, flows, host),
+            Event::Move { old, new, old_usable } => self.on_move_event(now, old, new, old_usable, host),
+        }
     }
 
     /// Does what is due. To be called when [`Self::poll_timeout`] says so; calling it at any other time is harmless.
     pub fn handle_timeout(&mut self, now: Instant, host: &mut dyn Host) {
-        let _ = (now, host);
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Dial(index) => self.on_dial_timer(now, index),
+                Timer::HalfOpen(index) => self.handshakes.forget_half_open(index),
+                Timer::Silence(address) => self.redial(now, address, host),
+                Timer::Confirm(peer) => self.on_confirm_timer(now, peer),
+                Timer::Upkeep(peer) => self.on_upkeep(now, peer),
+                Timer::Offer(peer, first) => self.on_offer_timer(now, peer, first, host),
+                Timer::Reclaim(peer) => self.on_reclaim_timer(now, peer, host),
+                Timer::Release(peer) => self.on_release_timer(now, peer),
+                Timer::Move(peer, number) => self.on_move_timer(now, peer, number),
+                Timer::Pending(peer, number) => self.on_pending_timer(now, peer, number, host),
+            }
+        }
     }
 
     /// The next datagram to send.
@@ -83,12 +175,37 @@ impl Endpoint {
     /// When [`Self::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.timers.next()
     }
 
-    /// All associations, by key.
+    /// All associations.
     pub fn peers(&self) -> impl Iterator<Item = PeerView> + '_ {
-        std::iter::empty()
+        self.peers.all.values().filter_map(|peer| {
+            let path = peer.paths.first()?;
+            let moves = peer.moves.iter().map(|(number, moving)| MoveView {
+                number: *number,
+                old: moving.old,
+                new: moving.path.local,
+                flows: moving.flows.len(),
+                started: moving.started,
+                tries: moving.tries,
+                doubt: moving.doubt,
+            });
+            Some(PeerView {
+                key: peer.key,
+                name: peer.name.clone(),
+                address: path.remote,
+                local: path.local,
+                established: peer.established,
+                heard: peer.heard,
+                round_trip: peer.round_trip.smooth(),
+                confirmed: peer.claimant.confirmed.len(),
+                unconfirmed: peer.claimant.unconfirmed(),
+                claims: peer.correspondent.live(),
+                moves: moves.collect(),
+                pending: peer.correspondent.pending.len(),
+            })
+        })
     }
 
     /// What became of datagrams.
@@ -96,4 +213,154 @@ impl Endpoint {
     pub fn counters(&self) -> Counters {
         self.counters
     }
+
+    fn on_sealed(
+        &mut self, now: Instant, path: Path, receiver: u32, counter: u64, sealed: &[u8], host: &mut dyn Host,
+    ) {
+        let Some(id) = self.peers.by_index(receiver) else { return count(&mut self.counters.unknown_index) };
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(channel) = peer.channel_mut(receiver) else { return };
+        if !channel.replay.is_new(counter) {
+            return count(&mut self.counters.replayed);
+        }
+        let Some(message) = channel.transport.open(counter, sealed) else { return count(&mut self.counters.forged) };
+        channel.replay.mark(counter);
+        channel.used = now;
+        peer.heard = now;
+        let confirms = peer.unconfirmed.as_ref().is_some_and(|unconfirmed| unconfirmed.channel.local_index == receiver);
+        if confirms {
+            self.on_confirmed(now, id, host);
+        }
+        match Message::parse(&message) {
+            None => count(&mut self.counters.nonsense),
+            Some(message) => self.on_message(Arrival { now, peer: id, index: receiver, path }, message, host),
+        }
+    }
+
+    fn on_message(&mut self, arrival: Arrival, message: Message, host: &mut dyn Host) {
+        match message {
+            Message::Ready => {}
+            Message::Ping { nonce } => self.reply(arrival, &Message::Pong { nonce }),
+            Message::Pong { nonce } => self.on_pong(arrival, nonce),
+            Message::Claim { first, bundle, flows } => self.on_claim(arrival, first, bundle, &flows, host),
+            Message::ClaimChallenge { first, token } => self.on_claim_challenge(arrival, first, token),
+            Message::ClaimProof { first, token } => self.on_claim_proof(arrival, first, token, host),
+            Message::ClaimAck { first, statuses } => self.on_claim_ack(arrival, first, &statuses, host),
+            Message::Release { serial, ranges } => self.on_release(arrival, serial, &ranges, host),
+            Message::Released { serial } => self.on_released(arrival, serial),
+            Message::Move(request) => self.on_move(arrival, &request, host),
+            Message::MoveChallenge { number, token } => self.on_move_challenge(arrival, number, token),
+            Message::MoveResponse { number, token } => self.on_move_response(arrival, number, token, host),
+            Message::MoveCommit { number, part, parts, moved, refused } => {
+                self.on_move_commit(arrival, number, (part, parts), moved, refused, host);
+            }
+            Message::MoveRefused { number, reason } => self.on_move_refused(arrival, number, reason, host),
+        }
+    }
+
+    fn on_pong(&mut self, arrival: Arrival, nonce: u32) {
+        let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
+        let Some(ping) = peer.ping.filter(|ping| ping.nonce == nonce) else { return };
+        if ping.tries == 0 {
+            peer.round_trip.sample(arrival.now.since(ping.sent));
+        }
+        peer.ping = None;
+        let wait = jittered(self.config.timers.ping, &mut *self.rng);
+        self.timers.set(Timer::Upkeep(arrival.peer), arrival.now.after(wait));
+    }
+
+    /// What an association needs from time to time.
+    fn on_upkeep(&mut self, now: Instant, id: PeerId) {
+        let timers = self.config.timers;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        for index in peer.retire(now, timers.ping.saturating_mul(RETIRE_PINGS)) {
+            self.peers.unbind_index(index);
+        }
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.correspondent.forget_ended(now, timers.idle);
+        if peer.is_idle() {
+            if now.since(peer.heard) >= timers.idle {
+                return self.remove_peer(now, id);
+            }
+            peer.ping = None;
+        } else if !peer.claimant.confirmed.is_empty() && peer.moves.is_empty() {
+            let answered = peer.ping.is_none_or(|ping| peer.heard >= ping.sent);
+            if !answered {
+                if let Some(ping) = &mut peer.ping {
+                    ping.tries = ping.tries.saturating_add(1);
+                }
+            } else if now.since(peer.heard) >= timers.ping / 2 {
+                peer.ping = Some(Ping { nonce: self.rng.next_u32(), sent: now, tries: 0 });
+            } else {
+                peer.ping = None;
+            }
+        } else {
+            peer.ping = None;
+        }
+        let wait = match (peer.ping, peer.paths.first().copied()) {
+            (Some(ping), Some(path)) => {
+                let wait = doubled(peer.round_trip.timeout(timers.retry), ping.tries, timers.ping);
+                if ping.tries >= 2 {
+                    self.dial(now, path, Some(id));
+                }
+                self.send(id, path, &Message::Ping { nonce: ping.nonce });
+                wait
+            }
+            _ => timers.ping,
+        };
+        let wait = jittered(wait, &mut *self.rng);
+        self.timers.set(Timer::Upkeep(id), now.after(wait));
+    }
+
+    /// Forgets an association to which nothing is tied.
+    pub(crate) fn remove_peer(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.remove(id) else { return };
+        for timer in [Timer::Confirm(id), Timer::Upkeep(id), Timer::Reclaim(id), Timer::Release(id)] {
+            self.timers.cancel(timer);
+        }
+        if !peer.channels.is_empty() {
+            self.notice(now, News::AssociationDown { peer: peer.key });
+        }
+    }
+
+    pub(crate) fn notice(&mut self, at: Instant, news: News) {
+        if self.notices.len() >= NOTICES_MAX {
+            self.notices.pop_front();
+        }
+        self.notices.push_back(Notice { at, news });
+    }
+
+    pub(crate) fn transmit(&mut self, path: Path, data: Vec<u8>) {
+        count(&mut self.counters.sent);
+        self.transmits.push_back(Transmit { local: Some(path.local), remote: path.remote, data });
+    }
+
+    /// Sends a message with the current keys.
+    pub(crate) fn send(&mut self, id: PeerId, path: Path, message: &Message) {
+        let current = self.peers.get(id).and_then(|peer| peer.channels.first()).map(|channel| channel.local_index);
+        if let Some(index) = current {
+            self.send_with(id, index, path, message);
+        }
+    }
+
+    /// Answers a message, to where it came from, with the keys that it came with: the sender has them.
+    pub(crate) fn reply(&mut self, arrival: Arrival, message: &Message) {
+        self.send_with(arrival.peer, arrival.index, arrival.path, message);
+    }
+
+    fn send_with(&mut self, id: PeerId, index: u32, path: Path, message: &Message) {
+        let Some(channel) = self.peers.get_mut(id).and_then(|peer| peer.channel_mut(index)) else { return };
+        let counter = channel.counter;
+        let Some(next) = counter.checked_add(1) else { return };
+        channel.counter = next;
+        if let Some(sealed) = channel.transport.seal(counter, &message.write()) {
+            let packet = Packet::Sealed { receiver: channel.remote_index, counter, sealed: &sealed };
+            self.transmit(path, packet.write());
+        }
+    }
+}
+
+/// Adds one.
+pub(crate) fn count(counter: &mut u64) {
+    *counter = counter.saturating_add(1);
 }

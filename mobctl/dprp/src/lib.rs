@@ -16,12 +16,24 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod association;
+mod claimant;
+mod codec;
 mod config;
+mod correspondent;
 mod endpoint;
+mod handshake;
 mod host;
 mod key;
+mod message;
+mod mover;
+mod noise;
 mod notice;
+mod replay;
+mod steward;
 mod time;
+mod timer;
+mod wire;
 
 pub use config::{BadPrefix, Config, ConfigError, GROUP_KEYS_MAX, Limits, NAME_MAX, PORT, Prefix, Timers};
 pub use endpoint::{Endpoint, Event, Transmit};

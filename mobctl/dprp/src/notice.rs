@@ -124,7 +124,7 @@ pub enum News {
         flows: usize,
         /// Flows that the peer refused to move.
         refused: usize,
-        /// From before the kernel prepared it to after the kernel committed it.
+        /// From what began it, when the kernel prepared it, to the datagram on which the kernel committed it.
         elapsed: Duration,
     },
     /// The peer refused a move as a whole. The flows stay where they were.
@@ -150,7 +150,7 @@ pub enum News {
         flows: usize,
         /// Flows that were refused.
         refused: usize,
-        /// From before the kernel prepared it to after the kernel committed it.
+        /// From what began it, when the kernel prepared it, to the datagram on which the kernel committed it.
         elapsed: Duration,
     },
     /// A peer asked for a move and did not answer the challenge in time: taken back.
@@ -314,7 +314,7 @@ pub struct MoveView {
     pub flows: usize,
     /// When it began.
     pub started: Instant,
-    /// Datagrams sent for it so far.
+    /// Requests in a row that were not answered.
     pub tries: u32,
     /// Whether it is in doubt.
     pub doubt: bool,

@@ -1,0 +1,354 @@
+//! Moves, the side that stays.
+//!
+//! Nothing goes to a new address but a challenge, which is shorter than what
+//! asked for it, until the right answer came from there.
+
+use crate::codec::{in_ranges, is_host_address};
+use crate::endpoint::{Arrival, Endpoint};
+use crate::host::{Flow, Half, Host};
+use crate::message::{Message, Move, REFUSED_MAX, Selection, Token, digest};
+use crate::mover::{refusal, results};
+use crate::notice::{MoveRefusal, News, Refusal};
+use crate::steward::{Acknowledged, Offered};
+use crate::time::Instant;
+use crate::timer::{PeerId, Timer};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Moves of one peer that wait for the answer to their challenge.
+const PENDING_MAX: usize = 8;
+/// Completed moves of one peer that are remembered, to answer once more.
+const OUTCOMES_MAX: usize = 8;
+
+/// Whose claim a flow of this host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) peer: PeerId,
+    /// Its number; `None`: from an earlier incarnation of the peer, which is to claim it again.
+    pub(crate) number: Option<u32>,
+    pub(crate) instance: u64,
+}
+
+/// A claim of the peer.
+#[derive(Debug)]
+pub(crate) struct Theirs {
+    /// In this host's direction.
+    pub(crate) flow: Flow,
+    pub(crate) instance: u64,
+    pub(crate) bundle: u16,
+    /// Number of the last move that was committed.
+    pub(crate) generation: u32,
+    /// Number of the move that is pending.
+    pub(crate) pending: Option<u32>,
+    /// When the connection ended: kept until the peer releases the claim, so that both mean the same by a bundle.
+    pub(crate) ended: Option<Instant>,
+}
+
+/// A move that waits for the answer to its challenge.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    request: Move,
+    remote: SocketAddr,
+    token: Token,
+    claims: Vec<u32>,
+    refused: Vec<(u32, Refusal)>,
+    began: Instant,
+}
+
+/// A completed move.
+#[derive(Debug)]
+struct Outcome {
+    number: u32,
+    remote: SocketAddr,
+    moved: u32,
+    refused: Vec<(u32, Refusal)>,
+}
+
+/// What a peer claims and moves.
+#[derive(Debug, Default)]
+pub(crate) struct Correspondent {
+    pub(crate) claims: BTreeMap<u32, Theirs>,
+    /// Flows of the peer's earlier incarnations.
+    pub(crate) orphans: BTreeSet<Flow>,
+    pub(crate) offers: VecDeque<Offered>,
+    pub(crate) acknowledged: VecDeque<Acknowledged>,
+    pub(crate) pending: BTreeMap<u32, Pending>,
+    outcomes: VecDeque<Outcome>,
+}
+
+impl Correspondent {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.claims.is_empty() && self.orphans.is_empty() && self.offers.is_empty() && self.pending.is_empty()
+    }
+
+    /// Claims whose connections live.
+    pub(crate) fn live(&self) -> usize {
+        self.claims.values().filter(|claim| claim.ended.is_none()).count()
+    }
+
+    /// Forgets claims that ended `unreleased` ago: the peer does not mind.
+    pub(crate) fn forget_ended(&mut self, now: Instant, unreleased: Duration) {
+        self.claims.retain(|_, claim| claim.ended.is_none_or(|ended| now.since(ended) < unreleased));
+    }
+
+    /// The claims that a selection means, and numbers in it that mean none.
+    fn select(&self, selection: &Selection, most: usize) -> Result<(Vec<u32>, Vec<u32>), MoveRefusal> {
+        match selection {
+            Selection::Bundles { bundles, except, count, digest: sum } => {
+                let selected: Vec<u32> = self
+                    .claims
+                    .iter()
+                    .filter(|(id, claim)| bundles.binary_search(&claim.bundle).is_ok() && !in_ranges(except, **id))
+                    .map(|(id, _)| *id)
+                    .collect();
+                let agreed = u32::try_from(selected.len()) == Ok(*count) && digest(selected.iter().copied()) == *sum;
+                if agreed { Ok((selected, Vec::new())) } else { Err(MoveRefusal::Mismatch) }
+            }
+            Selection::Listed { ranges } => {
+                let count: u64 = ranges.iter().map(|range| range.count()).fold(0, u64::saturating_add);
+                if count > most as u64 {
+                    return Err(MoveRefusal::Selection);
+                }
+                Ok(ranges.iter().flat_map(|range| range.first..=range.last).partition(|id| self.claims.contains_key(id)))
+            }
+        }
+    }
+}
+
+impl Endpoint {
+    /// ACG (move).
+    pub(crate) fn on_move(&mut self, arrival: Arrival, request: &Move, host: &mut dyn Host) {
+        let (id, now, number) = (arrival.peer, arrival.now, request.number);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if let Some(outcome) = peer.correspondent.outcomes.iter().find(|outcome| outcome.number == number) {
+            if outcome.remote == arrival.path.remote {
+                self.send_outcome(arrival, number);
+            }
+            return;
+        }
+        if let Some(pending) = peer.correspondent.pending.get(&number) {
+            if pending.request == *request && pending.remote == arrival.path.remote {
+                let token = pending.token;
+                self.timers.set(Timer::Pending(id, number), now.after(self.config.timers.pending));
+                return self.reply(arrival, &Message::MoveChallenge { number, token });
+            }
+            // The mover changed its mind.
+            self.take_back(id, number, host);
+        }
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let selected = Self::check_move(arrival, request)
+            .and_then(|()| peer.correspondent.select(&request.selection, self.config.limits.claims));
+        let (selected, unknown) = match selected {
+            Ok(selected) => selected,
+            Err(reason) => {
+                let key = peer.key;
+                if reason != MoveRefusal::Mismatch {
+                    self.notice(now, News::PeerMoveRefused { peer: key, number, reason });
+                }
+                return self.reply(arrival, &Message::MoveRefused { number, reason });
+            }
+        };
+        let refused = unknown.into_iter().map(|claim| (claim, Refusal::Unknown)).collect();
+        self.prepare_remote(arrival, request, &selected, refused, host);
+    }
+
+    fn check_move(arrival: Arrival, request: &Move) -> Result<(), MoveRefusal> {
+        if !is_host_address(request.new) || request.new == arrival.path.local {
+            return Err(MoveRefusal::Address);
+        }
+        if request.new != arrival.path.remote.ip() {
+            return Err(MoveRefusal::Translated);
+        }
+        Ok(())
+    }
+
+    /// Accepts the new wire side on input, and challenges the new address.
+    fn prepare_remote(
+        &mut self, arrival: Arrival, request: &Move, selected: &[u32], mut refused: Vec<(u32, Refusal)>,
+        host: &mut dyn Host,
+    ) {
+        let (id, number) = (arrival.peer, request.number);
+        while let Some(peer) = self.peers.get(id)
+            && peer.correspondent.pending.len() >= PENDING_MAX
+            && let Some(oldest) = peer.correspondent.pending.keys().next().copied()
+        {
+            self.take_back(id, oldest, host);
+        }
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let mut asked = Vec::new();
+        for claim in selected {
+            let Some(theirs) = peer.correspondent.claims.get(claim) else { continue };
+            let verdict = if theirs.ended.is_some() || host.instance(&theirs.flow) != Some(theirs.instance) {
+                Err(Refusal::Gone)
+            } else if theirs.generation >= number || theirs.pending.is_some_and(|pending| pending > number) {
+                Err(Refusal::Stale)
+            } else if theirs.flow.remote.is_ipv4() != request.new.is_ipv4() || theirs.flow.local.ip() == request.new {
+                Err(Refusal::Family)
+            } else {
+                Ok(theirs.flow)
+            };
+            match verdict {
+                Ok(flow) => asked.push((*claim, flow)),
+                Err(reason) => refused.push((*claim, reason)),
+            }
+        }
+        let command: Vec<(Flow, u32)> = asked.iter().map(|(_, flow)| (*flow, number)).collect();
+        let prepared = if command.is_empty() {
+            Vec::new()
+        } else {
+            host.prepare(Half::Remote, request.new, !request.old_usable, &command)
+        };
+        let mut claims = Vec::new();
+        for ((claim, _), result) in results(asked, prepared) {
+            match result {
+                Ok(()) => {
+                    if let Some(theirs) = peer.correspondent.claims.get_mut(&claim) {
+                        theirs.pending = Some(number);
+                    }
+                    claims.push(claim);
+                }
+                Err(error) => refused.push((claim, refusal(error))),
+            }
+        }
+        let mut token = Token::default();
+        self.rng.fill_bytes(&mut token);
+        let remote = arrival.path.remote;
+        let pending = Pending { request: request.clone(), remote, token, claims, refused, began: arrival.now };
+        peer.correspondent.pending.insert(number, pending);
+        self.timers.set(Timer::Pending(id, number), arrival.now.after(self.config.timers.pending));
+        self.reply(arrival, &Message::MoveChallenge { number, token });
+    }
+
+    /// ACG (response): the mover receives at its new address.
+    pub(crate) fn on_move_response(&mut self, arrival: Arrival, number: u32, token: Token, host: &mut dyn Host) {
+        let (id, now) = (arrival.peer, arrival.now);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let remote = arrival.path.remote;
+        let matches = |pending: &Pending| pending.token == token && pending.remote == remote;
+        if !peer.correspondent.pending.get(&number).is_some_and(matches) {
+            if peer.correspondent.outcomes.iter().any(|outcome| outcome.number == number && outcome.remote == remote) {
+                self.send_outcome(arrival, number);
+            }
+            return;
+        }
+        let Some(pending) = peer.correspondent.pending.remove(&number) else { return };
+        self.timers.cancel(Timer::Pending(id, number));
+        let (asked, lost) = Self::still_pending(&mut peer.correspondent.claims, &pending.claims, number);
+        let command: Vec<(Flow, u32)> = asked.iter().map(|(_, flow)| (*flow, number)).collect();
+        let committed = if command.is_empty() { Vec::new() } else { host.commit(Half::Remote, &command) };
+        let mut refused = pending.refused;
+        refused.extend(lost);
+        let mut moved: u32 = 0;
+        for ((claim, _), result) in results(asked, committed) {
+            match result {
+                Ok(()) => {
+                    if let Some(theirs) = peer.correspondent.claims.get_mut(&claim) {
+                        theirs.generation = number;
+                    }
+                    moved = moved.saturating_add(1);
+                }
+                Err(error) => refused.push((claim, refusal(error))),
+            }
+        }
+        peer.set_path(arrival.path);
+        let news = News::PeerMoved {
+            peer: peer.key,
+            number,
+            old: pending.request.old,
+            new: pending.request.new,
+            flows: usize::try_from(moved).unwrap_or(usize::MAX),
+            refused: refused.len(),
+            elapsed: now.since(pending.began),
+        };
+        if peer.correspondent.outcomes.len() >= OUTCOMES_MAX {
+            peer.correspondent.outcomes.pop_front();
+        }
+        peer.correspondent.outcomes.push_back(Outcome { number, remote, moved, refused });
+        self.leave_address(id, pending.request.old);
+        self.peers.bind_address(id, pending.request.new);
+        self.notice(now, news);
+        self.send_outcome(arrival, number);
+    }
+
+    /// Nobody is to be found at an address that its owner has left for good.
+    fn leave_address(&mut self, id: PeerId, old: IpAddr) {
+        if self.peers.by_address(old) == Some(id) {
+            self.peers.unbind_address(id, old);
+        }
+    }
+
+    /// Those of `claims` that still wait for this move, which they do no longer after this; and those that do not: a newer
+    /// move took them over, or the peer released them.
+    fn still_pending(
+        theirs: &mut BTreeMap<u32, Theirs>, claims: &[u32], number: u32,
+    ) -> (Vec<(u32, Flow)>, Vec<(u32, Refusal)>) {
+        let (mut still, mut lost) = (Vec::with_capacity(claims.len()), Vec::new());
+        for claim in claims {
+            match theirs.get_mut(claim) {
+                Some(entry) if entry.pending == Some(number) => {
+                    entry.pending = None;
+                    still.push((*claim, entry.flow));
+                }
+                Some(_) => lost.push((*claim, Refusal::Stale)),
+                None => lost.push((*claim, Refusal::Unknown)),
+            }
+        }
+        (still, lost)
+    }
+
+    fn send_outcome(&mut self, arrival: Arrival, number: u32) {
+        let Some(peer) = self.peers.get(arrival.peer) else { return };
+        let Some(outcome) = peer.correspondent.outcomes.iter().find(|outcome| outcome.number == number) else { return };
+        let chunks: Vec<Vec<(u32, Refusal)>> = outcome.refused.chunks(REFUSED_MAX).map(<[_]>::to_vec).collect();
+        let moved = outcome.moved;
+        let chunks = if chunks.is_empty() { vec![Vec::new()] } else { chunks };
+        let Ok(parts) = u16::try_from(chunks.len()) else { return };
+        for (part, refused) in (0..parts).zip(chunks) {
+            self.reply(arrival, &Message::MoveCommit { number, part, parts, moved, refused });
+        }
+    }
+
+    /// The mover did not answer the challenge.
+    pub(crate) fn on_pending_timer(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
+        if let (Some(pending), Some(peer)) = (self.take_back(id, number, host), self.peers.get(id)) {
+            let news = News::PeerMoveExpired { peer: peer.key, number, new: pending.request.new };
+            self.notice(now, news);
+        }
+    }
+
+    /// Takes a pending move back.
+    pub(crate) fn take_back(&mut self, id: PeerId, number: u32, host: &mut dyn Host) -> Option<Pending> {
+        self.timers.cancel(Timer::Pending(id, number));
+        let peer = self.peers.get_mut(id)?;
+        let pending = peer.correspondent.pending.remove(&number)?;
+        let (asked, _) = Self::still_pending(&mut peer.correspondent.claims, &pending.claims, number);
+        let command: Vec<(Flow, u32)> = asked.into_iter().map(|(_, flow)| (flow, number)).collect();
+        if !command.is_empty() {
+            host.abort(Half::Remote, &command);
+        }
+        Some(pending)
+    }
+
+    /// The peer is another incarnation: its claims stay its own, but it has to make them again; its moves are void.
+    pub(crate) fn forget_claims_of(&mut self, id: PeerId, host: &mut dyn Host) {
+        let numbers: Vec<u32> =
+            self.peers.get(id).map(|peer| peer.correspondent.pending.keys().copied().collect()).unwrap_or_default();
+        for number in numbers {
+            self.take_back(id, number, host);
+        }
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let correspondent = &mut peer.correspondent;
+        for (_, theirs) in std::mem::take(&mut correspondent.claims) {
+            if theirs.ended.is_none()
+                && let Some(owner) = self.owners.get_mut(&theirs.flow)
+            {
+                owner.number = None;
+                correspondent.orphans.insert(theirs.flow);
+            }
+        }
+        correspondent.offers.clear();
+        correspondent.acknowledged.clear();
+        correspondent.outcomes.clear();
+    }
+}

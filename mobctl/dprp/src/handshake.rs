@@ -1,0 +1,501 @@
+//! Making associations: the three messages of the handshake.
+
+use crate::association::{Channel, Path, Unconfirmed};
+use crate::endpoint::{Endpoint, count};
+use crate::host::Host;
+use crate::key::{GroupKey, PublicKey};
+use crate::message::Message;
+use crate::noise::{Ephemeral, Handshake};
+use crate::notice::News;
+use crate::replay::Replay;
+use crate::time::Instant;
+use crate::timer::{PeerId, Timer, doubled, jittered};
+use crate::wire::{Answer, Finish, Hello, Packet, TAG};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// How often a host that may not have mobconn is asked in a row.
+const HELLOS: u32 = 5;
+/// How often a Finish is repeated.
+const FINISHES: u32 = 8;
+/// How often the state of one half-open handshake is rebuilt after a corrupt Finish.
+const REBUILDS: u32 = 8;
+
+/// A handshake that this host began.
+#[derive(Debug)]
+struct Dial {
+    path: Path,
+    /// The association that is made anew; `None`: nobody is known there.
+    expected: Option<PeerId>,
+    handshake: Handshake,
+    hello: Vec<u8>,
+    began: Instant,
+    tries: u32,
+}
+
+/// A handshake that somebody else began, after the first message.
+#[derive(Debug)]
+struct HalfOpen {
+    path: Path,
+    handshake: Handshake,
+    /// What it takes to rebuild `handshake`.
+    ephemeral: Ephemeral,
+    group: GroupKey,
+    hello: Vec<u8>,
+    payload: Vec<u8>,
+    rebuilt: u32,
+    remote_index: u32,
+    answer: Vec<u8>,
+    began: Instant,
+}
+
+/// A host that did not answer.
+#[derive(Debug)]
+struct Silence {
+    until: Instant,
+    times: u32,
+}
+
+/// The last bytes of a Hello, which no other Hello has.
+type HelloTag = [u8; TAG];
+
+/// All handshakes in progress.
+#[derive(Debug, Default)]
+pub(crate) struct Handshakes {
+    dials: BTreeMap<u32, Dial>,
+    /// Index of the handshake with each host, until it is confirmed.
+    dialled: BTreeMap<SocketAddr, u32>,
+    half_open: BTreeMap<u32, HalfOpen>,
+    by_hello: BTreeMap<(SocketAddr, HelloTag), u32>,
+    silent: BTreeMap<IpAddr, Silence>,
+}
+
+impl Handshakes {
+    pub(crate) fn forget_half_open(&mut self, index: u32) {
+        self.take_half_open(index);
+    }
+
+    fn take_half_open(&mut self, index: u32) -> Option<HalfOpen> {
+        let half = self.half_open.remove(&index)?;
+        if let Some(tag) = half.hello.last_chunk() {
+            self.by_hello.remove(&(half.path.remote, *tag));
+        }
+        Some(half)
+    }
+
+    fn forget_dial(&mut self, index: u32, remote: SocketAddr) {
+        self.dials.remove(&index);
+        if self.dialled.get(&remote) == Some(&index) {
+            self.dialled.remove(&remote);
+        }
+    }
+}
+
+/// What the two ends told each other at the end of a handshake.
+pub(crate) struct Introduction {
+    pub(crate) channel: Channel,
+    pub(crate) path: Path,
+    pub(crate) incarnation: u64,
+    pub(crate) name: String,
+    pub(crate) began: Instant,
+}
+
+impl Endpoint {
+    /// An index that nothing else has.
+    fn new_index(&mut self) -> u32 {
+        loop {
+            let index = self.rng.next_u32();
+            let taken = self.handshakes.dials.contains_key(&index)
+                || self.handshakes.half_open.contains_key(&index)
+                || self.peers.by_index(index).is_some();
+            if index != 0 && !taken {
+                return index;
+            }
+        }
+    }
+
+    /// Begins a handshake with the host at the end of `path`, unless one is under way or the host is known not to answer.
+    /// `expected`: it is to have the key of this peer, whose association is made anew.
+    pub(crate) fn dial(&mut self, now: Instant, path: Path, expected: Option<PeerId>) {
+        if let Some(index) = self.handshakes.dialled.get(&path.remote).copied() {
+            let same = self.handshakes.dials.get(&index).is_none_or(|dial| dial.path == path && dial.expected == expected);
+            if expected.is_none() || same {
+                return;
+            }
+            // From another address now: the former handshake may never get an answer.
+            self.handshakes.forget_dial(index, path.remote);
+            self.timers.cancel(Timer::Dial(index));
+        }
+        if expected.is_none()
+            && let Some(silence) = self.handshakes.silent.get(&path.remote.ip())
+            && silence.until > now
+        {
+            let timer = Timer::Silence(path.remote.ip());
+            return self.timers.set(timer, silence.until);
+        }
+        if self.handshakes.dials.len() >= self.config.limits.dials {
+            return count(&mut self.counters.limited);
+        }
+        let index = self.new_index();
+        let ephemeral = Ephemeral::draw(&mut *self.rng);
+        let Some(group) = self.config.group_keys.first() else { return };
+        let Some(mut handshake) = Handshake::new(true, &self.config.host_key, group, &ephemeral) else { return };
+        let Some(noise) = handshake.write(&Hello { sender: index }.write()) else { return };
+        let hello = Packet::Hello { noise: &noise }.write();
+        self.transmit(path, hello.clone());
+        self.handshakes.dialled.insert(path.remote, index);
+        self.handshakes.dials.insert(index, Dial { path, expected, handshake, hello, began: now, tries: 0 });
+        self.set_dial_timer(now, index, expected, 0);
+    }
+
+    fn set_dial_timer(&mut self, now: Instant, index: u32, expected: Option<PeerId>, tries: u32) {
+        let timers = self.config.timers;
+        let known = expected.and_then(|id| self.peers.get(id)).map(|peer| peer.round_trip.timeout(timers.retry));
+        // A host that nobody knows is not in a hurry.
+        let first = known.unwrap_or(timers.retry.saturating_mul(3));
+        let wait = jittered(doubled(first, tries, timers.retry_cap), &mut *self.rng);
+        self.timers.set(Timer::Dial(index), now.after(wait));
+    }
+
+    pub(crate) fn on_dial_timer(&mut self, now: Instant, index: u32) {
+        let Some(dial) = self.handshakes.dials.get_mut(&index) else { return };
+        dial.tries = dial.tries.saturating_add(1);
+        let (path, expected, tries) = (dial.path, dial.expected, dial.tries);
+        let needed = match expected {
+            None => tries < HELLOS,
+            Some(id) => self.peers.get(id).is_some_and(|peer| !peer.moves.is_empty() || peer.ping.is_some()),
+        };
+        if !needed {
+            self.handshakes.forget_dial(index, path.remote);
+            if expected.is_none() {
+                self.silence(now, path.remote);
+            }
+            return;
+        }
+        let hello = dial.hello.clone();
+        self.transmit(path, hello);
+        self.set_dial_timer(now, index, expected, tries);
+    }
+
+    /// Remembers that a host does not answer, and tells it.
+    fn silence(&mut self, now: Instant, remote: SocketAddr) {
+        let (timers, limit) = (self.config.timers, self.config.limits.silent);
+        let silent = &mut self.handshakes.silent;
+        if silent.len() >= limit
+            && !silent.contains_key(&remote.ip())
+            && let Some(soonest) = silent.iter().min_by_key(|(_, silence)| silence.until).map(|(address, _)| *address)
+        {
+            silent.remove(&soonest);
+        }
+        let silence = silent.entry(remote.ip()).or_insert(Silence { until: now, times: 0 });
+        let wait = doubled(timers.silence, silence.times, timers.silence_cap);
+        silence.times = silence.times.saturating_add(1);
+        let until = now.after(jittered(wait, &mut *self.rng));
+        silence.until = until;
+        self.timers.set(Timer::Silence(remote.ip()), until);
+        self.notice(now, News::NoAnswer { address: remote, again: until });
+    }
+
+    pub(crate) fn on_hello(&mut self, now: Instant, path: Path, noise: &[u8]) {
+        // A repeated Hello gets the same Answer again: a handshake has one state per Hello.
+        let tag: Option<HelloTag> = noise.last_chunk().copied();
+        let known = tag.and_then(|tag| self.handshakes.by_hello.get(&(path.remote, tag)));
+        if let Some(half) = known.and_then(|index| self.handshakes.half_open.get(index)) {
+            if half.hello == noise {
+                let answer = half.answer.clone();
+                self.transmit(path, answer);
+            }
+            return;
+        }
+        let ephemeral = Ephemeral::draw(&mut *self.rng);
+        let opened = self.config.group_keys.iter().find_map(|group| {
+            let mut handshake = Handshake::new(false, &self.config.host_key, group, &ephemeral)?;
+            let payload = handshake.read(noise)?;
+            Some((group.clone(), handshake, payload))
+        });
+        let Some((group, mut handshake, payload)) = opened else { return count(&mut self.counters.forged) };
+        let Some(hello) = Hello::parse(&payload) else { return count(&mut self.counters.nonsense) };
+
+        while self.handshakes.half_open.len() >= self.config.limits.half_open.max(1) {
+            count(&mut self.counters.limited);
+            let oldest = self.handshakes.half_open.iter().min_by_key(|(_, half)| half.began).map(|(index, _)| *index);
+            let Some(oldest) = oldest else { break };
+            self.handshakes.take_half_open(oldest);
+            self.timers.cancel(Timer::HalfOpen(oldest));
+        }
+        let index = self.new_index();
+        let answer = Answer {
+            sender: index,
+            incarnation: self.incarnation,
+            seen: path.remote.ip(),
+            name: self.config.name.clone(),
+        };
+        let payload = answer.write();
+        let Some(message) = handshake.write(&payload) else { return };
+        let answer = Packet::Answer { receiver: hello.sender, noise: &message }.write();
+        self.transmit(path, answer.clone());
+        if let Some(tag) = tag {
+            self.handshakes.by_hello.insert((path.remote, tag), index);
+        }
+        let half = HalfOpen {
+            path,
+            handshake,
+            ephemeral,
+            group,
+            hello: noise.to_vec(),
+            payload,
+            rebuilt: 0,
+            remote_index: hello.sender,
+            answer,
+            began: now,
+        };
+        self.handshakes.half_open.insert(index, half);
+        self.timers.set(Timer::HalfOpen(index), now.after(self.config.timers.half_open));
+    }
+
+    pub(crate) fn on_answer(&mut self, now: Instant, path: Path, receiver: u32, noise: &[u8]) {
+        let Some(dial) = self.handshakes.dials.get_mut(&receiver).filter(|dial| dial.path.remote == path.remote) else {
+            return count(&mut self.counters.unknown_index);
+        };
+        let Some(payload) = dial.handshake.read(noise) else { return count(&mut self.counters.forged) };
+        let Some(mut dial) = self.handshakes.dials.remove(&receiver) else { return };
+        self.timers.cancel(Timer::Dial(receiver));
+        let (Some(answer), Some(key)) = (Answer::parse(&payload), dial.handshake.remote()) else {
+            count(&mut self.counters.nonsense);
+            return self.give_up(now, receiver, path, dial.expected);
+        };
+        let expected = dial.expected.and_then(|id| self.peers.get(id)).is_none_or(|peer| peer.key == key);
+        if !expected || !self.is_welcome(now, path, key) {
+            if !expected {
+                self.notice(now, News::WrongKey { address: path.remote, key });
+            }
+            return self.give_up(now, receiver, path, dial.expected);
+        }
+        if answer.seen != path.local {
+            self.notice(now, News::Translated { peer: key, sent_from: path.local, seen_as: answer.seen });
+        }
+        let finish =
+            Finish { incarnation: self.incarnation, source: path.local, name: self.config.name.clone() }.write();
+        let written = dial.handshake.write(&finish);
+        let id = self.peers.get_or_make(key, self.config.limits.peers, now);
+        let (Some(noise), Some(id)) = (written, id) else {
+            count(&mut self.counters.limited);
+            return self.give_up(now, receiver, path, dial.expected);
+        };
+        let Some(transport) = dial.handshake.finish() else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if dial.tries == 0 {
+            peer.round_trip.sample(now.since(dial.began));
+        }
+        let finish = Packet::Finish { receiver: answer.sender, noise: &noise }.write();
+        let channel = Channel {
+            local_index: receiver,
+            remote_index: answer.sender,
+            transport,
+            counter: 0,
+            replay: Replay::new(),
+            started: true,
+            made: now,
+            used: now,
+            finish: finish.clone(),
+        };
+        let unconfirmed = Unconfirmed {
+            channel,
+            path,
+            incarnation: answer.incarnation,
+            name: answer.name,
+            began: dial.began,
+            tries: 0,
+        };
+        if let Some(former) = peer.unconfirmed.replace(Box::new(unconfirmed)) {
+            self.peers.unbind_index(former.channel.local_index);
+            self.handshakes.forget_dial(former.channel.local_index, former.path.remote);
+        }
+        self.peers.bind_index(receiver, id);
+        self.transmit(path, finish);
+        self.set_confirm_timer(now, id, 0);
+    }
+
+    fn give_up(&mut self, now: Instant, index: u32, path: Path, expected: Option<PeerId>) {
+        self.handshakes.forget_dial(index, path.remote);
+        if expected.is_none() {
+            self.silence(now, path.remote);
+        }
+    }
+
+    /// Whether this host talks to the owner of `key`.
+    fn is_welcome(&mut self, now: Instant, path: Path, key: PublicKey) -> bool {
+        let pinned = self.config.pinned.is_empty() || self.config.pinned.contains(&key);
+        if key == self.own || !pinned {
+            count(&mut self.counters.unwelcome);
+            if !pinned {
+                self.notice(now, News::WrongKey { address: path.remote, key });
+            }
+            return false;
+        }
+        true
+    }
+
+    fn set_confirm_timer(&mut self, now: Instant, id: PeerId, tries: u32) {
+        let timers = self.config.timers;
+        let first = self.peers.get(id).map_or(timers.retry, |peer| peer.round_trip.timeout(timers.retry));
+        let wait = jittered(doubled(first, tries, timers.retry_cap), &mut *self.rng);
+        self.timers.set(Timer::Confirm(id), now.after(wait));
+    }
+
+    pub(crate) fn on_confirm_timer(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(unconfirmed) = &mut peer.unconfirmed else { return };
+        unconfirmed.tries = unconfirmed.tries.saturating_add(1);
+        let (path, tries, index) = (unconfirmed.path, unconfirmed.tries, unconfirmed.channel.local_index);
+        if tries < FINISHES {
+            let finish = unconfirmed.channel.finish.clone();
+            self.transmit(path, finish);
+            return self.set_confirm_timer(now, id, tries);
+        }
+        peer.unconfirmed = None;
+        let first_time = peer.channels.is_empty();
+        self.peers.unbind_index(index);
+        self.handshakes.forget_dial(index, path.remote);
+        if first_time {
+            self.remove_peer(now, id);
+            self.silence(now, path.remote);
+        }
+    }
+
+    /// The peer has used the keys of the handshake that this host finished.
+    pub(crate) fn on_confirmed(&mut self, now: Instant, id: PeerId, host: &mut dyn Host) {
+        let Some(unconfirmed) = self.peers.get_mut(id).and_then(|peer| peer.unconfirmed.take()) else { return };
+        self.timers.cancel(Timer::Confirm(id));
+        let Unconfirmed { channel, path, incarnation, name, began, .. } = *unconfirmed;
+        self.handshakes.forget_dial(channel.local_index, path.remote);
+        self.handshakes.silent.remove(&path.remote.ip());
+        self.timers.cancel(Timer::Silence(path.remote.ip()));
+        self.on_established(now, id, Introduction { channel, path, incarnation, name, began }, host);
+    }
+
+    pub(crate) fn on_finish(&mut self, now: Instant, path: Path, receiver: u32, noise: &[u8], host: &mut dyn Host) {
+        let Some(half) = self.handshakes.half_open.get_mut(&receiver).filter(|half| half.path.remote == path.remote) else {
+            return self.on_repeated_finish(now, path, receiver, noise);
+        };
+        let Some(payload) = half.handshake.read(noise) else {
+            if half.handshake.is_spoiled() {
+                self.rebuild(receiver);
+            }
+            return count(&mut self.counters.forged);
+        };
+        let Some(half) = self.handshakes.take_half_open(receiver) else { return };
+        self.timers.cancel(Timer::HalfOpen(receiver));
+        let (Some(finish), Some(key)) = (Finish::parse(&payload), half.handshake.remote()) else {
+            return count(&mut self.counters.nonsense);
+        };
+        if !self.is_welcome(now, path, key) {
+            return;
+        }
+        let Some(transport) = half.handshake.finish() else { return };
+        let Some(id) = self.peers.get_or_make(key, self.config.limits.peers, now) else {
+            return count(&mut self.counters.limited);
+        };
+        if finish.source != path.remote.ip() {
+            self.notice(now, News::Translated { peer: key, sent_from: finish.source, seen_as: path.remote.ip() });
+        }
+        let channel = Channel {
+            local_index: receiver,
+            remote_index: half.remote_index,
+            transport,
+            counter: 0,
+            replay: Replay::new(),
+            started: false,
+            made: now,
+            used: now,
+            finish: noise.to_vec(),
+        };
+        self.peers.bind_index(receiver, id);
+        let introduction =
+            Introduction { channel, path, incarnation: finish.incarnation, name: finish.name, began: half.began };
+        self.on_established(now, id, introduction, host);
+        self.send_ready(now, id, receiver, path);
+    }
+
+    /// The initiator has not heard that its Finish arrived.
+    fn on_repeated_finish(&mut self, now: Instant, path: Path, receiver: u32, noise: &[u8]) {
+        let Some(id) = self.peers.by_index(receiver) else { return count(&mut self.counters.unknown_index) };
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let here = peer.paths.iter().any(|known| known.remote == path.remote);
+        let same = peer.channel_mut(receiver).is_some_and(|channel| !channel.started && channel.finish == noise);
+        if here && same {
+            self.send_ready(now, id, receiver, path);
+        } else {
+            count(&mut self.counters.forged);
+        }
+    }
+
+    fn send_ready(&mut self, now: Instant, peer: PeerId, index: u32, path: Path) {
+        self.reply(crate::endpoint::Arrival { now, peer, index, path }, &Message::Ready);
+    }
+
+    /// Puts a half-open handshake back to where it was before a corrupt Finish: see [`Handshake::is_spoiled`].
+    fn rebuild(&mut self, index: u32) {
+        let Some(half) = self.handshakes.half_open.get_mut(&index) else { return };
+        half.rebuilt = half.rebuilt.saturating_add(1);
+        if half.rebuilt > REBUILDS {
+            return;
+        }
+        let Some(mut handshake) = Handshake::new(false, &self.config.host_key, &half.group, &half.ephemeral) else { return };
+        if handshake.read(&half.hello).is_some() && handshake.write(&half.payload).is_some() {
+            half.handshake = handshake;
+        }
+    }
+
+    /// An association is up, or has new keys.
+    fn on_established(&mut self, now: Instant, id: PeerId, introduction: Introduction, host: &mut dyn Host) {
+        let Introduction { channel, path, incarnation, name, began } = introduction;
+        let own = self.own;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let restarted = peer.incarnation.is_some_and(|known| known != incarnation);
+        let started = channel.started;
+        let mut dropped = Vec::new();
+        if restarted {
+            dropped.extend(peer.channels.drain(..).map(|channel| channel.local_index));
+        }
+        dropped.extend(peer.install(channel, own));
+        peer.incarnation = Some(incarnation);
+        peer.name.clone_from(&name);
+        peer.established = now;
+        peer.heard = now;
+        peer.ping = None;
+        peer.set_path(path);
+        let key = peer.key;
+        for index in dropped {
+            self.peers.unbind_index(index);
+        }
+        self.peers.bind_address(id, path.remote.ip());
+        let news = News::AssociationUp { peer: key, name, address: path.remote, started, elapsed: now.since(began) };
+        self.notice(now, news);
+        if restarted {
+            self.notice(now, News::PeerRestarted { peer: key });
+            self.forget_claims_with(id);
+            self.forget_claims_of(id, host);
+        }
+        let wait = jittered(self.config.timers.ping, &mut *self.rng);
+        self.timers.set(Timer::Upkeep(id), now.after(wait));
+        self.adopt_wanted(now, id, path.remote.ip(), host);
+        self.repeat_moves(now, id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forgotten_dial_leaves_its_successor() {
+        let remote: SocketAddr = SocketAddr::new(IpAddr::from([192, 0, 2, 1]), 9434);
+        let mut handshakes = Handshakes::default();
+        handshakes.dialled.insert(remote, 2);
+        handshakes.forget_dial(1, remote);
+        assert_eq!(handshakes.dialled.get(&remote), Some(&2));
+        handshakes.forget_dial(2, remote);
+        assert!(handshakes.dialled.is_empty());
+    }
+}

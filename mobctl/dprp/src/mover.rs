@@ -1,0 +1,521 @@
+//! Moves, the side that moves.
+//!
+//! Input first: the kernel accepts the new wire side before the peer is asked.
+//! Nothing is given up before the peer has answered: a mover that hears nothing
+//! keeps both addresses and asks again.
+
+use crate::association::{Path, Peer};
+use crate::claimant::{Claim, numbered};
+use crate::codec::{in_ranges, is_host_address, ranges};
+use crate::endpoint::{Arrival, Endpoint, count};
+use crate::host::{Flow, Half, Host, KernelError};
+use crate::message::{BUNDLES_MAX, Message, Move, RANGES_MAX, Selection, Token, digest};
+use crate::notice::{MoveRefusal, News, Refusal};
+use crate::time::Instant;
+use crate::timer::{PeerId, Timer, doubled, jittered};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Moves in progress towards one peer.
+const MOVES_MAX: usize = 8;
+/// Addresses that this host has left and may still have flows at.
+const RELOCATIONS_MAX: usize = 16;
+/// After so many unanswered requests the association is made anew besides.
+const REDIAL_TRIES: u32 = 2;
+/// After so many unanswered requests a move is in doubt.
+const DOUBT_TRIES: u32 = 3;
+
+/// Where flows at an address go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Relocation {
+    pub(crate) old: IpAddr,
+    pub(crate) new: IpAddr,
+    pub(crate) old_usable: bool,
+}
+
+/// A move in progress.
+#[derive(Debug)]
+pub(crate) struct Moving {
+    pub(crate) old: IpAddr,
+    /// From the new address to the peer.
+    pub(crate) path: Path,
+    hold: bool,
+    /// The claims that move, by number.
+    pub(crate) flows: BTreeMap<u32, Flow>,
+    selection: Selection,
+    pub(crate) started: Instant,
+    sent: Instant,
+    pub(crate) tries: u32,
+    pub(crate) doubt: bool,
+    token: Option<Token>,
+    commit: Option<Commit>,
+}
+
+/// What has arrived of the peer's commit.
+#[derive(Debug)]
+struct Commit {
+    parts: u16,
+    seen: BTreeSet<u16>,
+    refused: BTreeMap<u32, Refusal>,
+}
+
+impl Moving {
+    fn message(&self, number: u32) -> Message {
+        // Mostly the response, but the peer may have forgotten that it asked.
+        match self.token {
+            Some(token) if self.tries % 3 != 2 => Message::MoveResponse { number, token },
+            _ => Message::Move(Move {
+                number,
+                old_usable: !self.hold,
+                old: self.old,
+                new: self.path.local,
+                selection: self.selection.clone(),
+            }),
+        }
+    }
+}
+
+/// Chooses the words for "these claims": the selection, and those of `ids` that it has room for.
+fn select(peer: &Peer, ids: &BTreeSet<u32>, listed: bool) -> (Selection, BTreeSet<u32>) {
+    let claimant = &peer.claimant;
+    let mut bundles = BTreeSet::new();
+    let mut taken = BTreeSet::new();
+    for (id, claim) in ids.iter().filter_map(|id| Some((*id, claimant.confirmed.get(id)?))) {
+        if bundles.contains(&claim.bundle) || bundles.len() < BUNDLES_MAX {
+            bundles.insert(claim.bundle);
+            taken.insert(id);
+        }
+    }
+    // Whatever else the peer may hold under these bundles.
+    let confirmed = claimant.confirmed.iter().map(|(id, claim)| (*id, claim.bundle));
+    let offered = claimant.offers.iter().flat_map(|(first, offer)| {
+        numbered(*first, offer).map(|(id, _)| (id, offer.bundle))
+    });
+    let releasing = claimant.releasing.iter().map(|(id, bundle)| (*id, *bundle));
+    let others: BTreeSet<u32> = confirmed
+        .chain(offered)
+        .chain(releasing)
+        .filter(|(id, bundle)| bundles.contains(bundle) && !taken.contains(id))
+        .map(|(id, _)| id)
+        .collect();
+    let except = ranges(others);
+    if !listed && except.len() <= RANGES_MAX {
+        let selection = Selection::Bundles {
+            bundles: bundles.into_iter().collect(),
+            except,
+            count: u32::try_from(taken.len()).unwrap_or(u32::MAX),
+            digest: digest(taken.iter().copied()),
+        };
+        return (selection, taken);
+    }
+    let mut ranges = ranges(ids.iter().copied());
+    ranges.truncate(RANGES_MAX);
+    let taken = ids.iter().copied().filter(|id| in_ranges(&ranges, *id)).collect();
+    (Selection::Listed { ranges }, taken)
+}
+
+/// Why the kernel refused, as it is told.
+pub(crate) fn refusal(error: KernelError) -> Refusal {
+    match error {
+        KernelError::NotFound | KernelError::Other(_) => Refusal::Kernel,
+        KernelError::Stale => Refusal::Stale,
+        KernelError::Conflict => Refusal::Conflict,
+        KernelError::Full => Refusal::Full,
+    }
+}
+
+/// Results of a kernel command with the flows they are about; a missing result is an error.
+pub(crate) fn results<T>(
+    asked: impl IntoIterator<Item = T>,
+    results: Vec<Result<(), KernelError>>,
+) -> impl Iterator<Item = (T, Result<(), KernelError>)> {
+    asked.into_iter().zip(results.into_iter().chain(std::iter::repeat(Err(KernelError::Other(0)))))
+}
+
+impl Endpoint {
+    /// See [`Event::Move`](crate::Event::Move).
+    pub(crate) fn on_move_event(&mut self, now: Instant, old: IpAddr, new: IpAddr, old_usable: bool, host: &mut dyn Host) {
+        if old == new || old.is_ipv4() != new.is_ipv4() || !is_host_address(new) {
+            return;
+        }
+        for relocation in &mut self.relocations {
+            if relocation.new == old {
+                relocation.new = new;
+            }
+        }
+        self.relocations.retain(|relocation| relocation.old != new && relocation.old != old);
+        if self.relocations.len() >= RELOCATIONS_MAX {
+            self.relocations.remove(0);
+        }
+        self.relocations.push(Relocation { old, new, old_usable });
+        let peers: Vec<PeerId> = self.peers.all.keys().copied().collect();
+        for id in peers {
+            self.move_peer(now, id, Relocation { old, new, old_usable }, host);
+        }
+    }
+
+    /// Begins the move of everything that one peer knows of at the old address.
+    fn move_peer(&mut self, now: Instant, id: PeerId, relocation: Relocation, host: &mut dyn Host) {
+        let Relocation { old, new, old_usable } = relocation;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        // Flows that are there, and flows that are in doubt about being there: those keep to the path that they use.
+        let (mut there, mut heading) = (BTreeSet::new(), BTreeMap::<bool, BTreeSet<u32>>::new());
+        for (number, claim) in &mut peer.claimant.confirmed {
+            let moving = claim.moving.and_then(|moving| peer.moves.get(&moving));
+            if claim.at == old {
+                there.insert(*number);
+            } else if let Some(moving) = moving.filter(|moving| moving.path.local == old) {
+                heading.entry(moving.hold).or_default().insert(*number);
+            } else {
+                continue;
+            }
+            claim.stuck = false;
+        }
+        let address_only = there.is_empty()
+            && heading.is_empty()
+            && peer.correspondent.live() > 0
+            && peer.path(old).is_some_and(|path| path.local == old);
+        if !old_usable
+            && let Some(path) = peer.path(old).filter(|path| path.local == old)
+        {
+            peer.set_path(Path { local: new, ..path });
+        }
+        if address_only && self.config.mobile || !there.is_empty() {
+            self.start_moves(now, id, relocation, there, host);
+        }
+        for (hold, ids) in heading {
+            self.start_moves(now, id, Relocation { old_usable: !hold, ..relocation }, ids, host);
+        }
+    }
+
+    /// Moves the claims that stand at an address that was left, if nothing hinders them any more.
+    pub(crate) fn relocate(&mut self, now: Instant, id: PeerId, host: &mut dyn Host) {
+        for relocation in self.relocations.clone() {
+            let Some(peer) = self.peers.get(id) else { return };
+            let waits = |(id, claim): (&u32, &Claim)| {
+                (claim.at == relocation.old && claim.moving.is_none() && !claim.stuck).then_some(*id)
+            };
+            let ids: BTreeSet<u32> = peer.claimant.confirmed.iter().filter_map(waits).collect();
+            if !ids.is_empty() {
+                self.start_moves(now, id, relocation, ids, host);
+            }
+        }
+    }
+
+    /// Prepares and asks for moves of these claims, as many as it takes to name them all. Without any claim the move
+    /// tells the peer the new address.
+    fn start_moves(&mut self, now: Instant, id: PeerId, relocation: Relocation, ids: BTreeSet<u32>, host: &mut dyn Host) {
+        let address_only = ids.is_empty();
+        let mut left = self.movable(now, id, relocation.new, ids, host);
+        if left.is_empty() && !address_only {
+            return;
+        }
+        loop {
+            let Some(peer) = self.peers.get(id) else { return };
+            let Some(path) = peer.path(relocation.new) else { return };
+            if peer.moves.len() >= MOVES_MAX {
+                // The rest follows when one of them is through.
+                return count(&mut self.counters.limited);
+            }
+            let Some(number) = self.generation.checked_add(1) else { return };
+            self.generation = number;
+            let asked: Vec<(u32, Flow)> =
+                left.iter().filter_map(|id| Some((*id, peer.claimant.confirmed.get(id)?.flow))).collect();
+            let command: Vec<(Flow, u32)> = asked.iter().map(|(_, flow)| (*flow, number)).collect();
+            let hold = !relocation.old_usable;
+            let prepared =
+                if address_only { Vec::new() } else { host.prepare(Half::Local, relocation.new, hold, &command) };
+            let mut flows = BTreeMap::new();
+            for ((claim, flow), result) in results(asked, prepared) {
+                match result {
+                    Ok(()) => {
+                        flows.insert(claim, flow);
+                    }
+                    Err(error) => self.stays(now, id, claim, refusal(error)),
+                }
+            }
+            let Some(peer) = self.peers.get(id) else { return };
+            let ready: BTreeSet<u32> = flows.keys().copied().collect();
+            let (selection, taken) = select(peer, &ready, false);
+            flows.retain(|claim, _| taken.contains(claim));
+            left = ready.difference(&taken).copied().collect();
+            if address_only || !flows.is_empty() {
+                let moving = Moving {
+                    old: relocation.old,
+                    path: Path { local: relocation.new, ..path },
+                    hold,
+                    flows,
+                    selection,
+                    started: now,
+                    sent: now,
+                    tries: 0,
+                    doubt: false,
+                    token: None,
+                    commit: None,
+                };
+                self.begin(now, id, number, moving);
+            }
+            if left.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Those of `ids` whose connections live and that can have the new address.
+    fn movable(&mut self, now: Instant, id: PeerId, new: IpAddr, ids: BTreeSet<u32>, host: &mut dyn Host) -> BTreeSet<u32> {
+        let mut movable = BTreeSet::new();
+        for number in ids {
+            let Some(claim) = self.peers.get(id).and_then(|peer| peer.claimant.confirmed.get(&number)) else { continue };
+            let flow = claim.flow;
+            if flow.local.is_ipv4() != new.is_ipv4() {
+                self.stays(now, id, number, Refusal::Family);
+            } else if self.mine.get(&flow).is_some_and(|mine| host.instance(&flow) == Some(mine.instance)) {
+                movable.insert(number);
+            }
+        }
+        movable
+    }
+
+    /// A flow that this host's own kernel does not let move.
+    fn stays(&mut self, now: Instant, id: PeerId, number: u32, reason: Refusal) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let key = peer.key;
+        let Some(claim) = peer.claimant.confirmed.get_mut(&number) else { return };
+        claim.stuck = true;
+        let flow = claim.flow;
+        self.notice(now, News::FlowStays { peer: key, flow, reason });
+    }
+
+    fn begin(&mut self, now: Instant, id: PeerId, number: u32, moving: Moving) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        // Claims made at the old address from now on are not part of what this move selects.
+        peer.claimant.homes.remove(&moving.old);
+        let mut superseded = Vec::new();
+        for claim in moving.flows.keys() {
+            if let Some(entry) = peer.claimant.confirmed.get_mut(claim)
+                && let Some(former) = entry.moving.replace(number)
+            {
+                superseded.push((former, *claim));
+            }
+        }
+        let news = News::MoveStarted {
+            peer: peer.key,
+            number,
+            old: moving.old,
+            new: moving.path.local,
+            flows: moving.flows.len(),
+        };
+        // A move without flows tells an address; the newest is the one that counts.
+        let emptied: Vec<u32> = peer.moves.iter().filter(|(_, other)| other.flows.is_empty()).map(|(n, _)| *n).collect();
+        peer.moves.insert(number, moving);
+        for former in emptied {
+            self.end_move(id, former);
+        }
+        for (former, claim) in superseded {
+            self.leave_move(id, former, claim);
+        }
+        self.notice(now, news);
+        self.send_move(now, id, number);
+    }
+
+    /// A claim does not take part in this move any more.
+    pub(crate) fn leave_move(&mut self, id: PeerId, number: u32, claim: u32) {
+        let Some(moving) = self.peers.get_mut(id).and_then(|peer| peer.moves.get_mut(&number)) else { return };
+        moving.flows.remove(&claim);
+        if moving.flows.is_empty() {
+            self.end_move(id, number);
+        }
+    }
+
+    fn end_move(&mut self, id: PeerId, number: u32) -> Option<Moving> {
+        self.timers.cancel(Timer::Move(id, number));
+        self.peers.get_mut(id)?.moves.remove(&number)
+    }
+
+    fn send_move(&mut self, now: Instant, id: PeerId, number: u32) {
+        let timers = self.config.timers;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let first = peer.round_trip.timeout(timers.retry);
+        let Some(remote) = peer.moves.get(&number).and_then(|moving| peer.path(moving.path.local)) else { return };
+        let Some(moving) = peer.moves.get_mut(&number) else { return };
+        // The peer may have moved meanwhile.
+        moving.path.remote = remote.remote;
+        moving.sent = now;
+        let (path, message) = (moving.path, moving.message(number));
+        let wait = jittered(doubled(first, moving.tries, timers.retry_cap), &mut *self.rng);
+        self.send(id, path, &message);
+        self.timers.set(Timer::Move(id, number), now.after(wait));
+    }
+
+    pub(crate) fn on_move_timer(&mut self, now: Instant, id: PeerId, number: u32) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let key = peer.key;
+        let Some(moving) = peer.moves.get_mut(&number) else { return };
+        moving.tries = moving.tries.saturating_add(1);
+        let (tries, path, elapsed) = (moving.tries, moving.path, now.since(moving.started));
+        let doubts = tries >= DOUBT_TRIES && !std::mem::replace(&mut moving.doubt, tries >= DOUBT_TRIES);
+        if doubts {
+            self.notice(now, News::MoveInDoubt { peer: key, number, elapsed });
+        }
+        if tries >= REDIAL_TRIES {
+            self.dial(now, path, Some(id));
+        }
+        self.send_move(now, id, number);
+    }
+
+    /// The association is new: the peer can hear again.
+    pub(crate) fn repeat_moves(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        for moving in peer.moves.values_mut() {
+            moving.tries = 0;
+            moving.token = None;
+        }
+        let numbers: Vec<u32> = peer.moves.keys().copied().collect();
+        for number in numbers {
+            self.send_move(now, id, number);
+        }
+    }
+
+    pub(crate) fn on_move_challenge(&mut self, arrival: Arrival, number: u32, token: Token) {
+        let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
+        let Some(moving) = peer.moves.get_mut(&number) else { return };
+        // What proves the new address must have arrived there.
+        if arrival.path.local != moving.path.local {
+            return;
+        }
+        if moving.tries == 0 && moving.token.is_none() {
+            peer.round_trip.sample(arrival.now.since(moving.sent));
+        }
+        moving.token = Some(token);
+        moving.tries = 0;
+        self.reply(arrival, &Message::MoveResponse { number, token });
+        let timers = self.config.timers;
+        let first = self.peers.get(arrival.peer).map_or(timers.retry, |peer| peer.round_trip.timeout(timers.retry));
+        let wait = jittered(first, &mut *self.rng);
+        self.timers.set(Timer::Move(arrival.peer, number), arrival.now.after(wait));
+    }
+
+    pub(crate) fn on_move_commit(
+        &mut self, arrival: Arrival, number: u32, (part, parts): (u16, u16), _moved: u32, refused: Vec<(u32, Refusal)>,
+        host: &mut dyn Host,
+    ) {
+        let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
+        let Some(moving) = peer.moves.get_mut(&number) else { return };
+        let commit =
+            moving.commit.get_or_insert_with(|| Commit { parts, seen: BTreeSet::new(), refused: BTreeMap::new() });
+        if commit.parts != parts {
+            *commit = Commit { parts, seen: BTreeSet::new(), refused: BTreeMap::new() };
+        }
+        commit.seen.insert(part);
+        commit.refused.extend(refused.into_iter().filter(|(claim, _)| moving.flows.contains_key(claim)));
+        if commit.seen.len() == usize::from(parts) {
+            self.complete(arrival, number, host);
+        }
+    }
+
+    /// The peer has committed: so does this host.
+    fn complete(&mut self, arrival: Arrival, number: u32, host: &mut dyn Host) {
+        let (id, now) = (arrival.peer, arrival.now);
+        let Some(moving) = self.end_move(id, number) else { return };
+        let mut refused = moving.commit.map(|commit| commit.refused).unwrap_or_default();
+        let mut moved: Vec<(u32, Flow)> = moving.flows.iter().map(|(claim, flow)| (*claim, *flow)).collect();
+        moved.retain(|(claim, _)| !refused.contains_key(claim));
+        let command: Vec<(Flow, u32)> = moved.iter().map(|(_, flow)| (*flow, number)).collect();
+        let committed = if command.is_empty() { Vec::new() } else { host.commit(Half::Local, &command) };
+        let mut count: usize = 0;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        for ((claim, _), result) in results(moved, committed) {
+            match result {
+                Ok(()) => {
+                    if let Some(claim) = peer.claimant.confirmed.get_mut(&claim) {
+                        claim.at = moving.path.local;
+                        claim.moving = None;
+                    }
+                    count = count.saturating_add(1);
+                }
+                Err(error) => {
+                    refused.insert(claim, refusal(error));
+                }
+            }
+        }
+        if let Some(bundle) = peer.claimant.confirmed.values().find(|claim| claim.at == moving.path.local) {
+            let bundle = bundle.bundle;
+            peer.claimant.homes.entry(moving.path.local).or_insert(bundle);
+        }
+        if let Some(path) = peer.path(moving.path.local) {
+            peer.set_path(Path { local: moving.path.local, ..path });
+        }
+        let news = News::MoveCommitted {
+            peer: peer.key,
+            number,
+            new: moving.path.local,
+            flows: count,
+            refused: refused.len(),
+            elapsed: now.since(moving.started),
+        };
+        self.notice(now, news);
+        self.stay(now, id, number, &moving.flows, &refused, host);
+        self.relocate(now, id, host);
+        self.pump_releases(now, id);
+    }
+
+    /// Takes back the move of the claims that were refused.
+    fn stay(
+        &mut self, now: Instant, id: PeerId, number: u32, flows: &BTreeMap<u32, Flow>, refused: &BTreeMap<u32, Refusal>,
+        host: &mut dyn Host,
+    ) {
+        let command: Vec<(Flow, u32)> =
+            refused.keys().filter_map(|claim| flows.get(claim)).map(|flow| (*flow, number)).collect();
+        if !command.is_empty() {
+            host.abort(Half::Local, &command);
+        }
+        for (claim, reason) in refused {
+            let Some(peer) = self.peers.get_mut(id) else { return };
+            if let Some(entry) = peer.claimant.confirmed.get_mut(claim) {
+                entry.moving = None;
+                entry.stuck = true;
+            }
+            if matches!(reason, Refusal::Gone | Refusal::Unknown) {
+                self.claim_again(now, id, *claim);
+            }
+        }
+    }
+
+    pub(crate) fn on_move_refused(&mut self, arrival: Arrival, number: u32, reason: MoveRefusal, host: &mut dyn Host) {
+        let (id, now) = (arrival.peer, arrival.now);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let key = peer.key;
+        let Some(moving) = peer.moves.get(&number) else { return };
+        let by_bundles = matches!(moving.selection, Selection::Bundles { .. });
+        if reason == MoveRefusal::Mismatch && by_bundles {
+            return self.list(now, id, number, host);
+        }
+        let Some(moving) = self.end_move(id, number) else { return };
+        self.notice(now, News::MoveRefused { peer: key, number, reason });
+        let refused = moving.flows.keys().map(|claim| (*claim, Refusal::Kernel)).collect();
+        self.stay(now, id, number, &moving.flows, &refused, host);
+        self.pump_releases(now, id);
+    }
+
+    /// The two ends do not agree about what the bundles hold: the claims are named one by one.
+    fn list(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
+        let Some(peer) = self.peers.get(id) else { return };
+        let Some(moving) = peer.moves.get(&number) else { return };
+        let ids: BTreeSet<u32> = moving.flows.keys().copied().collect();
+        let (old, new, old_usable) = (moving.old, moving.path.local, !moving.hold);
+        let (selection, taken) = select(peer, &ids, true);
+        let left: BTreeSet<u32> = ids.difference(&taken).copied().collect();
+        let Some(moving) = self.peers.get_mut(id).and_then(|peer| peer.moves.get_mut(&number)) else { return };
+        if taken.is_empty() {
+            self.end_move(id, number);
+            return;
+        }
+        moving.selection = selection;
+        moving.tries = 0;
+        moving.token = None;
+        self.send_move(now, id, number);
+        if !left.is_empty() {
+            self.start_moves(now, id, Relocation { old, new, old_usable }, left, host);
+        }
+    }
+}

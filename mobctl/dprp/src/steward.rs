@@ -1,0 +1,214 @@
+//! Claims, the side that confirms them.
+//!
+//! A claim is confirmed only after its sender has proved, while the connection
+//! lived, that it receives at the flow's wire address. From then on the claim
+//! is that key's for as long as the connection lives.
+
+use crate::association::Path;
+use crate::claimant::{is_claimable, wire};
+use crate::codec::Range;
+use crate::correspondent::{Owner, Theirs};
+use crate::endpoint::{Arrival, Endpoint};
+use crate::host::{Flow, Half, Host};
+use crate::message::{Message, Token};
+use crate::notice::ClaimStatus;
+use crate::time::Instant;
+use crate::timer::PeerId;
+use std::collections::BTreeMap;
+
+/// Batches of one peer that wait for their proof, and answers kept for repeating.
+const BATCHES_MAX: usize = 16;
+
+/// A batch of claims that waits for its proof.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    first: u32,
+    bundle: u16,
+    path: Path,
+    token: Token,
+    /// In this host's direction, as claimed, and whether and as which instance they can be confirmed.
+    flows: Vec<(Flow, Result<u64, ClaimStatus>)>,
+    /// The peer's own words, to recognise a repetition.
+    claimed: Vec<Flow>,
+}
+
+/// What was answered to a batch.
+#[derive(Debug)]
+pub(crate) struct Acknowledged {
+    first: u32,
+    path: Path,
+    statuses: Vec<ClaimStatus>,
+}
+
+impl Endpoint {
+    /// ACG (claim).
+    pub(crate) fn on_claim(
+        &mut self, arrival: Arrival, first: u32, bundle: u16, claimed: &[Flow], host: &mut dyn Host,
+    ) {
+        let id = arrival.peer;
+        let Some(peer) = self.peers.get(id) else { return };
+        let known = peer.correspondent.offers.iter().find(|offer| offer.first == first);
+        if let Some(offer) = known.filter(|offer| offer.path.remote == arrival.path.remote && offer.claimed == claimed) {
+            let token = offer.token;
+            return self.reply(arrival, &Message::ClaimChallenge { first, token });
+        }
+        let flows: Vec<(Flow, Result<u64, ClaimStatus>)> = (first..)
+            .zip(claimed)
+            .map(|(number, flow)| {
+                let flow = flow.mirrored();
+                (flow, self.examine(id, number, &flow, arrival.path, host))
+            })
+            .collect();
+        if flows.iter().all(|(_, verdict)| verdict.is_err()) {
+            // There is nothing to prove. The answer is shorter than the claim.
+            let statuses = flows.into_iter().filter_map(|(_, verdict)| verdict.err()).collect();
+            return self.reply(arrival, &Message::ClaimAck { first, statuses });
+        }
+        let mut token = Token::default();
+        self.rng.fill_bytes(&mut token);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.correspondent.offers.retain(|offer| offer.first != first);
+        if peer.correspondent.offers.len() >= BATCHES_MAX {
+            peer.correspondent.offers.pop_front();
+        }
+        let offer = Offered { first, bundle, path: arrival.path, token, flows, claimed: claimed.to_vec() };
+        peer.correspondent.offers.push_back(offer);
+        self.reply(arrival, &Message::ClaimChallenge { first, token });
+    }
+
+    /// Whether this claim could be confirmed, and for which instance.
+    fn examine(
+        &self, id: PeerId, number: u32, flow: &Flow, path: Path, host: &mut dyn Host,
+    ) -> Result<u64, ClaimStatus> {
+        if !is_claimable(flow) {
+            return Err(ClaimStatus::Invalid);
+        }
+        let instance = host.instance(flow).ok_or(ClaimStatus::NotFound)?;
+        if wire(flow, host).1 != path.remote.ip() {
+            return Err(ClaimStatus::WrongAddress);
+        }
+        // An owner of an earlier connection with the same addresses and ports owns nothing of this one.
+        let owner = self.owners.get(flow).filter(|owner| owner.instance == instance);
+        if owner.is_some_and(|owner| owner.peer != id) {
+            return Err(ClaimStatus::Taken);
+        }
+        let correspondent = &self.peers.get(id).ok_or(ClaimStatus::Full)?.correspondent;
+        match correspondent.claims.get(&number) {
+            Some(theirs) if theirs.flow == *flow && theirs.instance == instance => Ok(instance),
+            Some(_) => Err(ClaimStatus::Invalid),
+            None if correspondent.claims.len() >= self.config.limits.claims => Err(ClaimStatus::Full),
+            None => Ok(instance),
+        }
+    }
+
+    /// ACG (response) of a claim.
+    pub(crate) fn on_claim_proof(&mut self, arrival: Arrival, first: u32, token: Token, host: &mut dyn Host) {
+        let id = arrival.peer;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let correspondent = &mut peer.correspondent;
+        let remote = arrival.path.remote;
+        let proves = |offer: &Offered| offer.first == first && offer.token == token && offer.path.remote == remote;
+        let Some(at) = correspondent.offers.iter().position(proves) else {
+            // A repetition, from the same address or from one that was proved since.
+            let proved = peer.paths.iter().any(|path| path.remote == remote);
+            let here = |ack: &&Acknowledged| proved || ack.path.remote == remote;
+            let known = correspondent.acknowledged.iter().find(|ack| ack.first == first).filter(here);
+            if let Some(statuses) = known.map(|ack| ack.statuses.clone()) {
+                self.reply(arrival, &Message::ClaimAck { first, statuses });
+            }
+            return;
+        };
+        let Some(offer) = correspondent.offers.remove(at) else { return };
+        let mut statuses = Vec::with_capacity(offer.flows.len());
+        for (number, (flow, verdict)) in (first..).zip(offer.flows) {
+            // The connection must be the one that lived when the token was sent.
+            let status = verdict.and_then(|instance| {
+                let now = self.examine(id, number, &flow, arrival.path, host)?;
+                if now == instance { Ok(instance) } else { Err(ClaimStatus::NotFound) }
+            });
+            statuses.push(match status {
+                Ok(instance) => {
+                    self.own(arrival.now, id, number, offer.bundle, flow, instance);
+                    ClaimStatus::Confirmed
+                }
+                Err(status) => status,
+            });
+        }
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let acknowledged = &mut peer.correspondent.acknowledged;
+        if acknowledged.len() >= BATCHES_MAX {
+            acknowledged.pop_front();
+        }
+        acknowledged.push_back(Acknowledged { first, path: arrival.path, statuses: statuses.clone() });
+        self.reply(arrival, &Message::ClaimAck { first, statuses });
+    }
+
+    /// The claim holds.
+    fn own(&mut self, now: Instant, peer: PeerId, number: u32, bundle: u16, flow: Flow, instance: u64) {
+        let former = self.owners.insert(flow, Owner { peer, number: Some(number), instance });
+        if let Some(former) = former.filter(|former| former.number != Some(number) || former.peer != peer) {
+            self.disown(now, &flow, former);
+        }
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.correspondent.claims.entry(number).or_insert(Theirs {
+                flow,
+                instance,
+                bundle,
+                generation: 0,
+                pending: None,
+                ended: None,
+            });
+        }
+    }
+
+    /// What an owner had of this flow, it has no more.
+    fn disown(&mut self, now: Instant, flow: &Flow, owner: Owner) {
+        let Some(peer) = self.peers.get_mut(owner.peer) else { return };
+        match owner.number {
+            None => {
+                peer.correspondent.orphans.remove(flow);
+            }
+            Some(number) => {
+                if let Some(theirs) = peer.correspondent.claims.get_mut(&number) {
+                    theirs.ended = Some(now);
+                }
+            }
+        }
+    }
+
+    /// Claims of connections that are gone end.
+    pub(crate) fn end_owned(&mut self, now: Instant, live: &BTreeMap<Flow, u64>) {
+        let gone: Vec<(Flow, Owner)> = self
+            .owners
+            .iter()
+            .filter(|(flow, owner)| live.get(flow) != Some(&owner.instance))
+            .map(|(flow, owner)| (*flow, *owner))
+            .collect();
+        for (flow, owner) in gone {
+            self.owners.remove(&flow);
+            self.disown(now, &flow, owner);
+        }
+    }
+
+    /// The peer gives claims up.
+    pub(crate) fn on_release(&mut self, arrival: Arrival, serial: u32, ranges: &[Range], host: &mut dyn Host) {
+        let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
+        let mut pending = Vec::new();
+        for range in ranges {
+            let numbers: Vec<u32> =
+                peer.correspondent.claims.range(range.first..=range.last).map(|(number, _)| *number).collect();
+            for number in numbers {
+                let Some(theirs) = peer.correspondent.claims.remove(&number) else { continue };
+                pending.extend(theirs.pending.map(|pending| (theirs.flow, pending)));
+                let own = Owner { peer: arrival.peer, number: Some(number), instance: theirs.instance };
+                if self.owners.get(&theirs.flow) == Some(&own) {
+                    self.owners.remove(&theirs.flow);
+                }
+            }
+        }
+        if !pending.is_empty() {
+            host.abort(Half::Remote, &pending);
+        }
+        self.reply(arrival, &Message::Released { serial });
+    }
+}
