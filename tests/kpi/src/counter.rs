@@ -10,7 +10,7 @@ use crate::layout::Pcpu;
 use crate::malloc;
 use crate::memory::{PAGE, reserve};
 use crate::thread::CPUS;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock};
 
 const SLABS: usize = 8;
@@ -36,8 +36,7 @@ pub(crate) fn pcpu(cpu: usize) -> Pcpu {
 /// The counters of a machine.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    live: Mutex<HashSet<usize>>,
-    used: Mutex<BTreeSet<usize>>,
+    live: Mutex<BTreeSet<usize>>,
 }
 
 impl Counters {
@@ -57,6 +56,10 @@ fn slot(counter: usize, cpu: usize) -> *mut u64 {
     (base() + counter + cpu * PAGE) as *mut u64
 }
 
+fn cpus() -> std::ops::Range<usize> {
+    0..usize::from(kernel().options.cpus)
+}
+
 fn check(counter: usize, who: &str) {
     if !kernel().counters.live.lock().unwrap().contains(&counter) {
         complain!("{who}: {counter:#x} is no live counter");
@@ -66,7 +69,7 @@ fn check(counter: usize, who: &str) {
 /// Sum over all CPUs.
 pub(crate) fn fetch(counter: usize) -> u64 {
     check(counter, "counter_u64_fetch");
-    (0..CPUS).fold(0_u64, |sum, cpu| {
+    cpus().fold(0_u64, |sum, cpu| {
         // SAFETY: a slot of the reserved range, aligned; its CPU may be adding to it at the same time.
         sum.wrapping_add(unsafe { slot(counter, cpu).read_volatile() })
     })
@@ -77,16 +80,13 @@ extern "C" fn counter_u64_alloc(flags: i32) -> usize {
     if flags & malloc::M_WAITOK == 0 && kernel().failures.next() {
         return 0;
     }
-    let free = {
-        let mut used = kernel().counters.used.lock().unwrap();
-        let free = (0..SLOTS).find(|slot| !used.contains(slot));
-        free.inspect(|&slot| {
-            used.insert(slot);
-        })
+    let counter = {
+        let mut live = kernel().counters.live.lock().unwrap();
+        let free = (0..SLOTS).map(handle).find(|counter| !live.contains(counter));
+        let free = free.unwrap_or_else(|| complain!("more than {SLOTS} counters"));
+        live.insert(free);
+        free
     };
-    let Some(free) = free else { complain!("more than {SLOTS} counters") };
-    let counter = handle(free);
-    kernel().counters.live.lock().unwrap().insert(counter);
     counter_u64_zero(counter);
     counter
 }
@@ -95,8 +95,6 @@ extern "C" fn counter_u64_free(counter: usize) {
     if !kernel().counters.live.lock().unwrap().remove(&counter) {
         complain!("counter_u64_free: {counter:#x} is no live counter");
     }
-    // The slot is not used again, so that a later use of the handle cannot count elsewhere; it is seen as a fetch of
-    // a dead counter or not at all.
 }
 
 extern "C" fn counter_u64_fetch(counter: usize) -> u64 {
@@ -105,7 +103,7 @@ extern "C" fn counter_u64_fetch(counter: usize) -> u64 {
 
 extern "C" fn counter_u64_zero(counter: usize) {
     check(counter, "counter_u64_zero");
-    for cpu in 0..CPUS {
+    for cpu in cpus() {
         // SAFETY: a slot of the reserved range.
         unsafe { foreign::store(slot(counter, cpu).cast(), &[0; 8]) };
     }

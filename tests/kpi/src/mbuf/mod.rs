@@ -5,6 +5,8 @@
 mod build;
 mod entry;
 mod ops;
+#[cfg(test)]
+mod tests;
 mod uma;
 mod verify;
 
@@ -169,6 +171,12 @@ impl M {
         !self.has(flag::RDONLY | flag::EXTPG) && (!self.has(flag::EXT) || self.references().load(Ordering::Acquire) == 1)
     }
 
+    /// Whether the storage is somebody else's too. Unlike `M_WRITABLE` it does not ask for `M_RDONLY` of internal
+    /// storage: that flag travels with the packet header to new mbufs, where it means nothing.
+    pub(crate) fn is_shared(self) -> bool {
+        self.has(flag::EXT) && !self.writable()
+    }
+
     /// Complains unless `m_data` and `m_len` lie inside the mbuf's memory.
     pub(crate) fn check_bounds(self, who: &str) {
         if self.has(flag::EXT) && self.ext_type_flags() & 0xff == EXT_CLUSTER {
@@ -314,7 +322,13 @@ pub(crate) fn free_ext(m: M, who: &str) {
 
 /// m_free(9): frees one mbuf and returns the next.
 pub(crate) fn free(m: M, who: &str) -> Option<M> {
-    let next = M::at(m.next(), who);
+    let next = m.next();
+    discard(m, who);
+    M::at(next, who)
+}
+
+/// Frees one mbuf, whatever follows it.
+fn discard(m: M, who: &str) {
     if m.has(flag::PKTHDR) {
         crate::tags::delete_chain(m);
     }
@@ -323,7 +337,6 @@ pub(crate) fn free(m: M, who: &str) -> Option<M> {
     } else {
         kernel().mbufs.free(m.address(), who);
     }
-    next
 }
 
 /// m_freem(9): frees a chain.

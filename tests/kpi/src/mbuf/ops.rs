@@ -65,7 +65,7 @@ fn gather_into(m: M, n: M, mut len: usize, who: &str) -> Option<M> {
         }
     }
     if len > 0 {
-        free(m, who);
+        super::discard(m, who);
         freem(next, who);
         return None;
     }
@@ -150,8 +150,8 @@ pub(crate) fn copydata(m: M, offset: usize, length: usize) -> Vec<u8> {
 pub(crate) fn copyback(m: M, offset: usize, from: &[u8]) {
     let who = "m_copyback";
     pieces(m, offset, from.len(), who, |m, at, done, count| {
-        if !m.writable() {
-            complain!("{who}: writes to an mbuf that is not writable");
+        if m.is_shared() {
+            complain!("{who}: writes to storage that is shared or read-only");
         }
         m.write(at, &from[done..done + count]);
     });

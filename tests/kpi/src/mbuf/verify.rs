@@ -32,7 +32,7 @@ pub(crate) fn verify(m: M, contiguous: usize, who: &str) {
 
 /// The bytes of the chain.
 pub(crate) fn gather(m: M) -> Vec<u8> {
-    let mut out = Vec::with_capacity(m.total());
+    let mut out = Vec::new();
     for m in m.chain() {
         let at = out.len();
         out.resize(at + m.length(), 0);
