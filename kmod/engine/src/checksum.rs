@@ -9,18 +9,18 @@ impl Delta {
     pub(crate) const ZERO: Self = Self(0);
 
     /// The change from `old` to `new`, words that lie at even offsets.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn between(old: u64, new: u64) -> Self {
         Self(add(!old, new))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn plus(self, other: Self) -> Self {
         Self(add(self.0, other.0))
     }
 
     /// The sum as one 16-bit word.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fold(self) -> u16 {
         let sum = (self.0 & 0xffff_ffff).wrapping_add(self.0 >> 32);
         let sum = (sum & 0xffff).wrapping_add(sum >> 16);
@@ -29,20 +29,20 @@ impl Delta {
     }
 
     /// The checksum that was `field` before the change (RFC 1624, equation 3).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn adjust(self, field: u16) -> u16 {
         !Self(add(u64::from(!field), self.0)).fold()
     }
 
     /// A sum that is not complemented, after the change.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn shift(self, sum: u16) -> u16 {
         Self(add(u64::from(sum), self.0)).fold()
     }
 }
 
 /// Addition with end-around carry.
-#[inline]
+#[inline(always)]
 fn add(a: u64, b: u64) -> u64 {
     let (sum, carry) = a.overflowing_add(b);
     sum.wrapping_add(u64::from(carry))

@@ -17,7 +17,7 @@ const UDP: u64 = 1 << 62;
 
 impl Key {
     /// The key of a side.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(side: &Side) -> Self {
         let head = kind(side.protocol) | u64::from(side.local_port) << 16 | u64::from(side.remote_port);
         match side.version {
@@ -34,13 +34,13 @@ impl Key {
     }
 
     /// The key of source and destination address (32 bits each) and port.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn from_v4(addresses: u64, ports: u32, protocol: Protocol) -> Self {
         Self { head: kind(protocol) | u64::from(ports), addresses: [addresses, 0, 0, 0] }
     }
 
     /// The key of source and destination address and port.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn from_v6(addresses: &[u8; 32], ports: u32, protocol: Protocol) -> Self {
         let mut words = [0; 4];
         for (word, octets) in words.iter_mut().zip(addresses.as_chunks().0) {
@@ -50,7 +50,7 @@ impl Key {
     }
 
     /// The key seen from the other end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn reversed(&self) -> Self {
         let ports = (self.head as u32).rotate_left(16);
         let [a, b, c, d] = self.addresses;
@@ -61,7 +61,7 @@ impl Key {
     }
 
     /// Whether this is an IPv6 flow.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_v6(&self) -> bool {
         self.head & V6 != 0
     }
@@ -119,7 +119,7 @@ impl Hasher {
         Self { key }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hash(&self, key: &Key) -> u64 {
         let [k0, k1, k2, k3, k4, k5, k6, k7] = self.key;
         let [a, b, c, d] = key.addresses;
@@ -135,7 +135,7 @@ impl Hasher {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn product(a: u64, ka: u64, b: u64, kb: u64) -> u128 {
     u128::from(a.wrapping_add(ka)).wrapping_mul(u128::from(b.wrapping_add(kb)))
 }

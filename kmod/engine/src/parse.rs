@@ -47,7 +47,7 @@ pub(crate) struct Segment {
 }
 
 /// `Ok(None)`: not a packet that could belong to a flow. `Err`: the verdict.
-#[inline]
+#[inline(always)]
 pub(crate) fn parse<P: Packet>(packet: &mut P, version: Version) -> Result<Option<Parsed>, Verdict> {
     match version {
         Version::V4 => parse_v4(packet),
@@ -55,20 +55,21 @@ pub(crate) fn parse<P: Packet>(packet: &mut P, version: Version) -> Result<Optio
     }
 }
 
-#[inline]
+#[inline(always)]
 fn parse_v4<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
     let header = bytes::<P, 20>(packet, 0)?;
-    let [first, _, l0, l1, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+    let [first, _, _, _, _, _, _, _, _, protocol, ..] = *header;
     if !matches!(protocol, TCP | UDP | ICMP) {
         return Ok(None);
     }
-    let offset = usize::from(first & 0xf).saturating_mul(4);
-    let fragment = u16::from_be_bytes([f0, f1]);
+    let offset = usize::from(first & 0xf).wrapping_mul(4);
+    let fragment = u16::from_be_bytes(field(header, 6));
     if fragment & 0x1fff != 0 {
         return Ok(None);
     }
     let fragment = fragment & 0x2000 != 0;
-    let total = usize::from(u16::from_be_bytes([l0, l1]));
+    let total = usize::from(u16::from_be_bytes(field(header, 2)));
+    let addresses = u64::from_be_bytes(field(header, 12));
     if first >> 4 != 4 || offset < 20 || total > packet.total() {
         return Err(MALFORMED);
     }
@@ -76,12 +77,11 @@ fn parse_v4<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
         return if fragment { Ok(None) } else { parse_error(packet, Version::V4, offset, total) };
     };
     let source_route = offset > 20 && has_source_route(packet, offset)?;
-    let addresses = u64::from_be_bytes([s0, s1, s2, s3, d0, d1, d2, d3]);
     let transport = Transport { protocol, offset, end: total, fragment, source_route };
     transport.parse(packet, |ports| Key::from_v4(addresses, ports, protocol)).map(|segment| Some(Parsed::Segment(segment)))
 }
 
-#[inline]
+#[inline(always)]
 fn parse_v6<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
     let header = bytes::<P, 40>(packet, 0)?;
     let [first, _, _, _, l0, l1, mut next, _, addresses @ ..] = *header;
@@ -153,7 +153,7 @@ struct Transport {
 }
 
 impl Transport {
-    #[inline]
+    #[inline(always)]
     fn parse<P: Packet>(self, packet: &mut P, key: impl FnOnce(u32) -> Key) -> Result<Segment, Verdict> {
         let Self { protocol, offset, end, fragment, source_route } = self;
         // A first fragment is not translated: its ports are enough.
@@ -168,20 +168,21 @@ impl Transport {
         if len > HEADERS_MAX {
             return Err(Verdict::Pass);
         }
-        let [a, b, c, d, ..] = *bytes::<P, 8>(packet, offset)?;
-        let reset = header == 20 && {
-            let [_, _, _, _, _, flags, ..] = *bytes::<P, 8>(packet, offset.saturating_add(8))?;
-            // The rest of the header must be there before anything changes.
-            bytes::<P, 4>(packet, offset.saturating_add(16))?;
-            flags & 0x04 != 0
+        let (ports, reset) = if header == 20 {
+            let tcp = bytes::<P, 20>(packet, offset)?;
+            let [.., flags, _, _, _, _, _, _] = *tcp;
+            (field(tcp, 0), flags & 0x04 != 0)
+        } else {
+            (field(bytes::<P, 8>(packet, offset)?, 0), false)
         };
-        let forward = key(u32::from_be_bytes([a, b, c, d]));
+        let forward = key(u32::from_be_bytes(ports));
         Ok(Segment { forward, transport: offset, len, protocol, reset, fragment, source_route })
     }
 }
 
 /// An ICMP message at `icmp`. What it quotes is somebody's claim: whatever is
 /// odd about it, the message passes untouched.
+#[cold]
 fn parse_error<P: Packet>(packet: &mut P, version: Version, icmp: usize, end: usize) -> Result<Option<Parsed>, Verdict> {
     let v6 = version == Version::V6;
     let ip = icmp.saturating_add(8);
@@ -227,8 +228,14 @@ fn parse_error<P: Packet>(packet: &mut P, version: Version, icmp: usize, end: us
     Ok(Some(Parsed::Error(Quote { icmp, ip, transport: transport_at, check, len, forward, protocol })))
 }
 
+/// `N` bytes at `at` of a header that has them.
+#[inline(always)]
+fn field<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
+    header.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+}
+
 /// `N` contiguous bytes at `offset`.
-#[inline]
+#[inline(always)]
 fn bytes<P: Packet, const N: usize>(packet: &mut P, offset: usize) -> Result<&[u8; N], Verdict> {
     let end = offset.saturating_add(N);
     if packet.head().len() < end {
@@ -242,6 +249,7 @@ fn bytes<P: Packet, const N: usize>(packet: &mut P, offset: usize) -> Result<&[u
 
 /// Whether the IPv4 options hold a loose or strict source route (RFC 791,
 /// section 3.1), or cannot be read to their end.
+#[cold]
 fn has_source_route<P: Packet>(packet: &mut P, end: usize) -> Result<bool, Verdict> {
     if packet.total() < end {
         return Err(MALFORMED);

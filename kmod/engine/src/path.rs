@@ -52,7 +52,7 @@ pub(crate) fn input<P: Packet>(engine: &Engine, packet: &mut P, version: Version
 }
 
 /// Gives the packet the source and destination `to`.
-#[inline]
+#[inline(always)]
 fn translate<P: Packet>(packet: &mut P, segment: &Segment, to: &Key) -> Verdict {
     if segment.forward == *to {
         return Verdict::Pass;
@@ -67,6 +67,7 @@ fn translate<P: Packet>(packet: &mut P, segment: &Segment, to: &Key) -> Verdict 
 }
 
 /// A received error quotes what was sent: the wire side, from here.
+#[cold]
 fn error_input<P: Packet>(engine: &Engine, packet: &mut P, quote: &Quote) -> Verdict {
     let from = quote.forward;
     match engine.table.find(engine.hasher.hash(&from), &from, INPUT) {
@@ -77,6 +78,7 @@ fn error_input<P: Packet>(engine: &Engine, packet: &mut P, quote: &Quote) -> Ver
 
 /// An error to be sent quotes what was received: the stack side, from there.
 /// It goes to the same end, so its own addresses change as well.
+#[cold]
 fn error_output<P: Packet>(engine: &Engine, packet: &mut P, quote: &Quote) -> Verdict {
     let from = quote.forward.reversed();
     match engine.table.find(engine.hasher.hash(&from), &from, 0) {

@@ -7,15 +7,16 @@ use crate::packet::{Checksum, Packet, PassReason, Verdict};
 use crate::parse::Segment;
 
 /// Turns source and destination of the packet into `to`.
-#[inline]
+#[inline(always)]
 pub(crate) fn rewrite<P: Packet>(packet: &mut P, segment: &Segment, to: &Key) -> Verdict {
     let from = &segment.forward;
-    let addresses = from
-        .addresses
-        .iter()
-        .zip(&to.addresses)
-        .take(if from.is_v6() { 4 } else { 1 })
-        .fold(Delta::ZERO, |sum, (old, new)| sum.plus(Delta::between(*old, *new)));
+    let [a, b, c, d] = from.addresses;
+    let [e, f, g, h] = to.addresses;
+    let mut addresses = Delta::between(a, e);
+    if from.is_v6() {
+        let rest = Delta::between(c, g).plus(Delta::between(d, h));
+        addresses = addresses.plus(Delta::between(b, f)).plus(rest);
+    }
     let ports = Delta::between(from.head & 0xffff_ffff, to.head & 0xffff_ffff);
     let state = packet.checksum();
     let Ok(bytes) = packet.writable(segment.len) else { return Verdict::Gone };

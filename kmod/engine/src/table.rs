@@ -7,8 +7,8 @@
 //! received packet carries the *stack* side of a bound flow.
 //!
 //! # Shape
-//! Buckets of 24 slots. A bucket begins with one cache line of 16-bit tags; a
-//! miss reads that line and, as a rule, nothing else. A rule holds all that a
+//! Buckets of 24 slots. A bucket begins with a cache line of 8-bit tags; a miss
+//! reads that line and, thirteen times out of fourteen, nothing else. A rule holds all that a
 //! translation needs, so a hit reads one or two lines more, beside the first.
 //! Who finds his bucket full goes on to the next ones, and leaves a count in
 //! each that he passed (`overflow`), so that a look-up ends where the count is
@@ -40,9 +40,11 @@ use alloc::vec::Vec;
 use spin::Once;
 
 // Loom tries all interleavings: there, small buckets say the same.
-const TAG_WORDS: usize = if cfg!(loom) { 1 } else { 6 };
-/// Slots of a bucket: four tags to a word.
-const SLOTS: usize = TAG_WORDS * 4;
+const TAG_WORDS: usize = if cfg!(loom) { 1 } else { 3 };
+/// Tags to a word.
+const LANES: usize = 8;
+/// Slots of a bucket.
+const SLOTS: usize = TAG_WORDS * LANES;
 /// Most buckets that a look-up visits.
 const PROBES: usize = 8;
 /// Most repetitions of a look-up that writers disturbed.
@@ -70,7 +72,7 @@ struct Bucket {
     version: AtomicU32,
     /// Rules that found this bucket full and went on.
     overflow: AtomicU32,
-    /// Four tags to a word, 0 for a free slot.
+    /// Eight tags to a word, 0 for a free slot.
     tags: [AtomicU64; TAG_WORDS],
     rules: [Rule; SLOTS],
     /// Uptime in seconds when a rule last translated a packet.
@@ -94,21 +96,21 @@ impl Bucket {
         fence(Ordering::Release);
     }
 
-    fn tag(&self, slot: usize) -> u16 {
-        let word = self.tags.get(slot / 4).map_or(0, |w| w.load(Ordering::Relaxed));
-        (word >> shift(slot)) as u16
+    fn tag(&self, slot: usize) -> u8 {
+        let word = self.tags.get(slot / LANES).map_or(0, |w| w.load(Ordering::Relaxed));
+        (word >> shift(slot)) as u8
     }
 
-    fn set_tag(&self, slot: usize, tag: u16) {
-        if let Some(word) = self.tags.get(slot / 4) {
-            let others = word.load(Ordering::Relaxed) & !(0xffff << shift(slot));
+    fn set_tag(&self, slot: usize, tag: u8) {
+        if let Some(word) = self.tags.get(slot / LANES) {
+            let others = word.load(Ordering::Relaxed) & !(0xff << shift(slot));
             word.store(others | u64::from(tag) << shift(slot), Ordering::Release);
         }
     }
 }
 
 const fn shift(slot: usize) -> u32 {
-    (slot as u32 & 3) << 4
+    (slot as u32 & 7) << 3
 }
 
 /// Where a rule lies.
@@ -165,7 +167,7 @@ impl Table {
     }
 
     /// The rule of `key` for packets received (`INPUT`) or to be sent (0).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u64, key: &Key, direction: u64) -> Find<'_> {
         let Some(buckets) = self.buckets.get() else { return Find::Miss };
         for _ in 0..ATTEMPTS {
@@ -256,12 +258,12 @@ fn meta(flags: u64, flow: u32, to: &Key) -> u64 {
 
 /// A tag is never 0. It comes from the low bits of the hash, the bucket from
 /// the high ones.
-#[inline]
-fn tag(hash: u64) -> u16 {
-    (hash as u16).max(1)
+#[inline(always)]
+fn tag(hash: u64) -> u8 {
+    (hash as u8).max(1)
 }
 
-#[inline]
+#[inline(always)]
 fn home(hash: u64, buckets: usize) -> usize {
     (u128::from(hash).wrapping_mul(buckets as u128) >> 64) as usize
 }
@@ -273,17 +275,18 @@ fn chain(buckets: &[Bucket], hash: u64) -> impl Iterator<Item = (usize, &Bucket)
     from_first.chain(buckets.iter().enumerate().take(first)).take(PROBES)
 }
 
-/// Slots of a word of tags whose tag is `wanted`; may name one too many, never
-/// one too few.
-#[inline]
-fn matches(word: u64, wanted: u16) -> u64 {
-    const LOW: u64 = 0x0001_0001_0001_0001;
-    let difference = word ^ u64::from(wanted).wrapping_mul(LOW);
-    difference.wrapping_sub(LOW) & !difference & LOW << 15
+/// The lanes of a word of tags that hold `wanted`, exactly: a lane named too
+/// many might be a free slot, with the words of a rule that is gone.
+#[inline(always)]
+fn matches(word: u64, wanted: u8) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const LOW: u64 = ONES.wrapping_mul(0x7f);
+    let difference = word ^ u64::from(wanted).wrapping_mul(ONES);
+    !((difference & LOW).wrapping_add(LOW) | difference | LOW)
 }
 
 /// One look-up. `None`: a writer was busy here, look again.
-#[inline]
+#[inline(always)]
 fn attempt<'a>(buckets: &'a [Bucket], hash: u64, key: &Key, direction: u64) -> Option<Find<'a>> {
     let first = home(hash, buckets.len());
     let bucket = buckets.get(first)?;
@@ -349,7 +352,7 @@ fn scan<'a>(
     for (group, word) in bucket.tags.iter().enumerate() {
         let mut lanes = matches(word.load(Ordering::Acquire), wanted);
         while lanes != 0 {
-            let slot = group.wrapping_mul(4).wrapping_add(lanes.trailing_zeros() as usize / 16);
+            let slot = group.wrapping_mul(LANES).wrapping_add(lanes.trailing_zeros() as usize / 8);
             lanes &= lanes.wrapping_sub(1);
             let Some((flags, flow, to)) = bucket.rules.get(slot).and_then(|rule| compare(rule, key)) else {
                 continue;
@@ -369,7 +372,7 @@ fn scan<'a>(
 }
 
 /// The rule's flags, flow and replacement, if its key is `key`.
-#[inline]
+#[inline(always)]
 fn compare(rule: &Rule, key: &Key) -> Option<(u64, u32, Key)> {
     let [head, a, meta, e, b, c, d, f, g, h] = &rule.words;
     let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
@@ -390,3 +393,20 @@ fn compare(rule: &Rule, key: &Key) -> Option<(u64, u32, Key)> {
 
 #[cfg(all(test, loom))]
 mod tests;
+
+#[cfg(test)]
+mod units {
+    use super::matches;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn exactly_the_equal_lanes_match(tags in proptest::collection::vec(0..4_u8, 8), wanted in 1..4_u8) {
+            let word = u64::from_le_bytes(tags.clone().try_into().unwrap());
+            let lanes = matches(word, wanted);
+            for (lane, tag) in tags.iter().enumerate() {
+                prop_assert_eq!(lanes >> (8 * lane) & 0xff, if *tag == wanted { 0x80 } else { 0 });
+            }
+        }
+    }
+}
