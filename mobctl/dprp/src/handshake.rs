@@ -75,6 +75,11 @@ impl Handshakes {
         self.take_half_open(index);
     }
 
+    #[cfg(test)]
+    pub(crate) fn half_open_count(&self) -> usize {
+        self.half_open.len()
+    }
+
     fn take_half_open(&mut self, index: u32) -> Option<HalfOpen> {
         let half = self.half_open.remove(&index)?;
         if let Some(tag) = half.hello.last_chunk() {

@@ -42,3 +42,6 @@ pub use key::{BadKey, GroupKey, HostKey, KEY_LENGTH, PublicKey};
 pub use notice::{ClaimStatus, Counters, MoveRefusal, MoveView, News, Notice, PeerView, Refusal};
 pub use rand_core;
 pub use time::Instant;
+
+#[cfg(test)]
+mod tests;

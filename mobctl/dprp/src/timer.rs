@@ -56,7 +56,8 @@ impl Timers {
         }
     }
 
-    pub(crate) fn is_set(&self, timer: Timer) -> bool {
+    #[cfg(test)]
+    fn is_set(&self, timer: Timer) -> bool {
         self.at.contains_key(&timer)
     }
 
