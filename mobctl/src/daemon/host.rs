@@ -325,3 +325,10 @@ fn can_move(flow: &Flow) -> bool {
         !(link_local || address.is_loopback() || address.is_multicast() || address.is_unspecified())
     })
 }
+
+#[cfg(test)]
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+#[cfg(test)]
+mod tests;

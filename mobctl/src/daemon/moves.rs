@@ -121,3 +121,92 @@ pub(super) const fn move_refusal(reason: MoveRefusal) -> &'static str {
         MoveRefusal::Selection => "the request makes no sense",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const PEER: PublicKey = PublicKey([1; 32]);
+    const OTHER: PublicKey = PublicKey([2; 32]);
+
+    fn addresses() -> (IpAddr, IpAddr) {
+        ([192, 0, 2, 1].into(), [198, 51, 100, 1].into())
+    }
+
+    fn watch() -> Watch {
+        let (old, new) = addresses();
+        Watch::new(1, Instant::from_micros(0), old, new, false)
+    }
+
+    fn started(peer: PublicKey, number: u32, flows: usize) -> News {
+        let (old, new) = addresses();
+        News::MoveStarted { peer, number, old, new, flows }
+    }
+
+    fn committed(peer: PublicKey, number: u32, flows: usize, refused: usize) -> News {
+        let elapsed = Duration::from_micros(2500);
+        News::MoveCommitted { peer, number, new: addresses().1, flows, refused, elapsed }
+    }
+
+    fn outcomes(watch: &Watch) -> Vec<(Outcome, usize, usize)> {
+        watch.report(|_| String::new()).peers.iter().map(|one| (one.outcome, one.flows, one.refused)).collect()
+    }
+
+    #[test]
+    fn a_move_that_nobody_takes_part_in_is_over_at_once() {
+        let watch = watch();
+        assert!(watch.is_over());
+        assert_eq!(outcomes(&watch), []);
+    }
+
+    #[test]
+    fn every_peer_is_waited_for() {
+        let mut watch = watch();
+        watch.learn(&started(PEER, 7, 3), true);
+        watch.learn(&started(OTHER, 7, 2), true);
+        watch.learn(&committed(PEER, 6, 9, 9), false);
+        assert!(!watch.is_over());
+        assert_eq!(outcomes(&watch), [(Outcome::InDoubt, 3, 0), (Outcome::InDoubt, 2, 0)]);
+        watch.learn(&committed(PEER, 7, 2, 1), false);
+        assert!(!watch.is_over());
+        watch.learn(&News::MoveRefused { peer: OTHER, number: 7, reason: MoveRefusal::Translated }, false);
+        assert!(watch.is_over());
+        assert_eq!(outcomes(&watch), [(Outcome::Moved, 2, 1), (Outcome::Refused, 0, 2)]);
+        let report = watch.report(|peer| if *peer == PEER { "one".into() } else { String::new() });
+        assert_eq!((report.peers[0].name.as_str(), report.peers[0].interruption_ms), ("one", Some(2.5)));
+        assert!(report.peers[1].reason.contains("NAT"));
+    }
+
+    #[test]
+    fn flows_that_the_own_kernel_refuses_count() {
+        let mut watch = watch();
+        let flow = mobconn_dprp::Flow {
+            local: "192.0.2.1:1".parse().unwrap(),
+            remote: "203.0.113.1:2".parse().unwrap(),
+            protocol: mobconn_dprp::Protocol::Tcp,
+        };
+        let stays = News::FlowStays { peer: PEER, flow, reason: Refusal::Full };
+        watch.learn(&stays, false);
+        assert_eq!(outcomes(&watch), [], "of another move");
+        watch.learn(&stays, true);
+        assert!(watch.is_over());
+        assert_eq!(outcomes(&watch), [(Outcome::Refused, 0, 1)]);
+        watch.learn(&started(PEER, 7, 3), true);
+        watch.learn(&committed(PEER, 7, 3, 0), false);
+        assert_eq!(outcomes(&watch), [(Outcome::Moved, 3, 1)]);
+        assert!(watch.report(|_| String::new()).peers[0].reason.contains("max_flows"));
+    }
+
+    #[test]
+    fn a_later_move_takes_its_place() {
+        let mut watch = watch();
+        watch.learn(&started(PEER, 7, 3), true);
+        let (old, new) = (addresses().1, [10, 0, 0, 1].into());
+        watch.learn(&News::MoveStarted { peer: OTHER, number: 8, old, new, flows: 3 }, true);
+        assert!(!watch.is_over());
+        watch.learn(&News::MoveStarted { peer: PEER, number: 8, old, new, flows: 3 }, true);
+        assert!(watch.is_over());
+        assert_eq!(outcomes(&watch), [(Outcome::Superseded, 3, 0)]);
+    }
+}

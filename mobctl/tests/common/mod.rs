@@ -38,7 +38,7 @@ pub(crate) struct State {
 /// A fake kernel behind a socket in a folder of its own.
 #[derive(Debug)]
 pub(crate) struct Fake {
-    pub(crate) folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     pub(crate) path: PathBuf,
     state: Arc<Mutex<State>>,
 }
@@ -66,7 +66,7 @@ impl Fake {
                 std::thread::spawn(move || while serve(&stream, &shared).is_ok() {});
             }
         });
-        Self { folder, path, state }
+        Self { _folder: folder, path, state }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
