@@ -8,7 +8,6 @@ use crate::wire::Wire;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 /// An access network: one network of each family, the router at number 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +93,8 @@ impl Host {
         Ok(())
     }
 
-    /// Joins the network of an interface as node `number`: link, addresses,
-    /// default routes. Returns since when the addresses are usable.
+    /// Configures an interface as node `number` of its network: link, addresses,
+    /// default routes. The cable is still out.
     ///
     /// FreeBSD goes on sending from, and once the module has translated a packet
     /// receiving for, an address that was removed. Linux does so where the
@@ -103,7 +102,7 @@ impl Host {
     ///
     /// # Errors
     /// When ip(8) fails.
-    pub fn join(&self, interface: &Interface, number: u8) -> Result<Instant> {
+    pub fn configure(&self, interface: &Interface, number: u8) -> Result<()> {
         let (name, network) = (interface.name, &interface.network);
         let (v4, v6) = (network.v4(number), network.v6(number));
         let mut commands = String::new();
@@ -122,15 +121,13 @@ impl Host {
             network.v6(1),
             100 + interface.cable,
         );
-        self.wire.plug(interface.cable, true);
         self.ip(&commands)?;
         self.now_has(|addresses| addresses.extend(network.addresses(number)));
-        let usable = Instant::now();
-        Ok(usable)
+        Ok(())
     }
 
-    /// Leaves the network of an interface: its addresses are removed, it goes
-    /// down, and its cable is pulled.
+    /// Leaves the network of an interface: its cable is pulled, its addresses
+    /// are removed, it goes down.
     ///
     /// # Errors
     /// When ip(8) fails.

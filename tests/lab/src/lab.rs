@@ -3,6 +3,8 @@
 
 use crate::cable::Lane;
 use crate::check;
+use crate::daemon::Daemon;
+use crate::device;
 use crate::error::{Doing, Error, Result};
 use crate::host::Host;
 use crate::kernel::{Kernel, Without};
@@ -10,7 +12,6 @@ use crate::module::{Module, Offload};
 use crate::program;
 use crate::watch::Resumption;
 use crate::world::{Lanes, MOBILE_NODE, World};
-use crate::device;
 use mobconn_abi::{self as abi, Counter};
 use mobconn_kpi::{Machine, Options, Split, Vnet};
 use std::fs;
@@ -50,7 +51,9 @@ impl Places {
         self.build.join("mobconn.ko")
     }
 
-    fn mobctl(&self) -> PathBuf {
+    /// The program mobctl for this system.
+    #[must_use]
+    pub fn mobctl(&self) -> PathBuf {
         self.build.join("host/mobctl")
     }
 }
@@ -99,6 +102,7 @@ pub struct Lab {
     pub world: World,
     /// Where things are.
     pub places: Places,
+    daemons: Vec<Daemon>,
     stage: Option<Stage>,
     files: TempDir,
 }
@@ -118,7 +122,7 @@ impl Lab {
             }
         };
         let world = World::new(kernel(0), kernel(1), shape.lanes, shape.seed, files.path())?;
-        let lab = Self { world, places: places.clone(), stage, files };
+        let lab = Self { world, places: places.clone(), daemons: Vec::new(), stage, files };
         if shape.mobconn {
             for host in [&lab.world.mobile, &lab.world.peer] {
                 device::serve(&lab.device(host), Arc::clone(&host.kernel))?;
@@ -147,19 +151,43 @@ impl Lab {
         if like.is_ipv4() { v4 } else { v6 }
     }
 
-    /// Tells the mobile host's daemon that it has moved.
-    ///
-    /// # Errors
-    /// When mobctl fails.
-    pub fn announce(&self, old: IpAddr, new: IpAddr) -> Result<()> {
-        self.mobctl(&self.world.mobile, &["move", &old.to_string(), &new.to_string()])?;
-        Ok(())
-    }
-
     /// A directory that is removed at the end.
     #[must_use]
     pub fn files(&self) -> &Path {
         self.files.path()
+    }
+
+    /// Starts the daemons of both hosts; the mobile one moves to peers in the
+    /// peer's network.
+    ///
+    /// # Errors
+    /// When one does not begin.
+    pub fn start_daemons(&mut self, groups: [u64; 2]) -> Result<()> {
+        for (mobile, group) in [true, false].into_iter().zip(groups) {
+            let host = if mobile { &self.world.mobile } else { &self.world.peer };
+            let daemon = Daemon::start(self, host, mobile, group)?;
+            self.daemons.push(daemon);
+        }
+        Ok(())
+    }
+
+    /// The mobile host's daemon.
+    ///
+    /// # Errors
+    /// [`Error::Check`] when it was not started.
+    pub fn mover(&self) -> Result<&Daemon> {
+        self.daemons.first().ok_or_else(|| Error::Check("no daemon was started".to_owned()))
+    }
+
+    /// The command line of the host's mobctl with these arguments.
+    #[must_use]
+    pub fn mobctl_words(&self, host: &Host, arguments: &[&str]) -> Vec<String> {
+        let control = self.files.path().join(format!("{}.sock", host.namespace.name()));
+        let [program, device, control] =
+            [self.places.mobctl(), self.device(host), control].map(|path| path.to_string_lossy().into_owned());
+        let mut words = vec![program, "--device".to_owned(), device, "--control".to_owned(), control];
+        words.extend(arguments.iter().map(|&word| word.to_owned()));
+        words
     }
 
     /// Runs the host's mobctl with these arguments, and returns what it printed.
@@ -167,24 +195,36 @@ impl Lab {
     /// # Errors
     /// When it fails.
     pub fn mobctl(&self, host: &Host, arguments: &[&str]) -> Result<String> {
-        let (program, device) = (self.places.mobctl(), self.device(host));
-        let (program, device) = (program.to_string_lossy(), device.to_string_lossy());
-        let mut words = vec![program.as_ref(), "--device", device.as_ref()];
-        words.extend(arguments);
-        program::run(&host.namespace, &words, "")
+        program::run(&host.namespace, &self.mobctl_words(host, arguments), "")
     }
 
-    /// Leaves the network of interface `from`, joins that of `to`. Returns the
-    /// old and the new address of the family of `like`.
+    /// Leaves the network of interface `from` and configures `to`, whose cable
+    /// stays out. Returns the old and the new address of the family of `like`.
+    ///
+    /// # Errors
+    /// When ip(8) fails.
+    pub fn change_interface(&self, from: usize, to: usize, like: IpAddr) -> Result<(IpAddr, IpAddr)> {
+        let host = &self.world.mobile;
+        host.leave(&host.interfaces[from])?;
+        host.configure(&host.interfaces[to], MOBILE_NODE)?;
+        Ok((self.mobile_address(from, like), self.mobile_address(to, like)))
+    }
+
+    /// Plugs the cable of interface `to` in: from now on `new` is usable.
+    pub fn plug_in(&self, to: usize, new: IpAddr) {
+        let wire = &self.world.wire;
+        wire.plug(self.world.mobile.interfaces[to].cable, true);
+        wire.watch(|watch| watch.usable(new, Instant::now()));
+    }
+
+    /// Leaves one network and joins another. Returns the old and the new
+    /// address of the family of `like`; the new one is usable.
     ///
     /// # Errors
     /// When ip(8) fails.
     pub fn change_network(&self, from: usize, to: usize, like: IpAddr) -> Result<(IpAddr, IpAddr)> {
-        let host = &self.world.mobile;
-        let (old, new) = (self.mobile_address(from, like), self.mobile_address(to, like));
-        host.leave(&host.interfaces[from])?;
-        let usable = host.join(&host.interfaces[to], MOBILE_NODE)?;
-        self.world.wire.watch(|watch| watch.usable(new, usable));
+        let (old, new) = self.change_interface(from, to, like)?;
+        self.plug_in(to, new);
         Ok((old, new))
     }
 
@@ -263,7 +303,8 @@ impl Lab {
         }
         // While packets still come and go, as on a machine in use.
         stage.machine.kldunload(false).map_err(|e| Error::Check(format!("kldunload: {e}")))?;
-        let Self { world, stage, .. } = self;
+        let Self { world, stage, daemons, .. } = self;
+        drop(daemons);
         drop(world);
         if let Some(Stage { machine, vnets, modules }) = stage {
             drop(modules);

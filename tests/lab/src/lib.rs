@@ -8,6 +8,7 @@
 
 pub mod cable;
 mod error;
+pub mod daemon;
 pub mod demo;
 pub mod device;
 pub mod host;

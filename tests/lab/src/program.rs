@@ -28,7 +28,8 @@ impl Program {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is no such program.
-    pub fn start(namespace: &Namespace, words: &[&str], log: &Path) -> Result<Self> {
+    pub fn start<W: AsRef<str>>(namespace: &Namespace, words: &[W], log: &Path) -> Result<Self> {
+        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
         let (name, rest) = words.split_first().ok_or_else(|| Error::Program("no program named".to_owned()))?;
         let output = File::create(log).doing(format_args!("making {}", log.display()))?;
         let errors = output.try_clone().doing("duplicating a file")?;
@@ -168,7 +169,8 @@ pub fn require(programs: &[(&str, &str)]) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Program`] when it fails, with its own words.
-pub fn run(namespace: &Namespace, words: &[&str], input: &str) -> Result<String> {
+pub fn run<W: AsRef<str>>(namespace: &Namespace, words: &[W], input: &str) -> Result<String> {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
     let (name, rest) = words.split_first().ok_or_else(|| Error::Program("no program named".to_owned()))?;
     let mut command = Command::new(name);
     command.args(rest).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

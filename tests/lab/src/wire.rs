@@ -107,7 +107,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Starts the loop over these hosts and cables.
+    /// Starts the loop over these hosts and cables, which are all out.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -117,7 +117,7 @@ impl Wire {
         for plan in plans {
             cables.push(Cable {
                 networks: plan.networks,
-                plugged: true,
+                plugged: false,
                 up: Direction::new(plan.up, plan.seed),
                 down: Direction::new(plan.down, plan.seed ^ 0x5555),
             });

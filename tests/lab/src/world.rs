@@ -113,8 +113,10 @@ impl World {
         let [mobile_space, peer_space] = spaces;
         let mobile = Host::new(mobile_space, 0, vec![interface(0), interface(1)], mobile, Arc::clone(&wire));
         let peer = Host::new(peer_space, 1, vec![interface(2)], peer, Arc::clone(&wire));
-        mobile.join(&mobile.interfaces[0], MOBILE_NODE)?;
-        peer.join(&peer.interfaces[0], PEER_NODE)?;
+        for (host, node) in [(&mobile, MOBILE_NODE), (&peer, PEER_NODE)] {
+            host.configure(&host.interfaces[0], node)?;
+            wire.plug(host.interfaces[0].cable, true);
+        }
         Ok(Self { mobile, peer, wire, router })
     }
 }

@@ -68,7 +68,10 @@ fn once(places: &Places, mobconn: bool) -> Result<(Transfer, Option<[Counters; 2
     let mut shape = Shape::uniform(WLAN);
     shape.lanes = [(WLAN, WLAN), (CELL, CELL), (HOME, HOME)];
     shape.mobconn = mobconn;
-    let lab = Lab::new(places, &shape)?;
+    let mut lab = Lab::new(places, &shape)?;
+    if mobconn {
+        lab.start_daemons([1, 1])?;
+    }
     let share = lab.files().join("share");
     fs::create_dir(&share).doing("making a directory")?;
     let file = share.join("file");

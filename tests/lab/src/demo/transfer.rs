@@ -67,6 +67,7 @@ pub(super) fn download(lab: &Lab, file: &Path, url: &str, peer: IpAddr) -> Resul
     let mut stays = vec![stay(lab, 0, peer, Duration::ZERO)];
     let mut samples: Vec<Sample> = vec![(Duration::ZERO, 0)];
     let mut grew = begin;
+    let mut commands: Vec<Program> = Vec::new();
     let complete = loop {
         let (now, length) = (Instant::now(), fs::metadata(&received).map_or(0, |m| m.len()));
         if samples.last().is_none_or(|(_, last)| *last < length) {
@@ -74,6 +75,7 @@ pub(super) fn download(lab: &Lab, file: &Path, url: &str, peer: IpAddr) -> Resul
         }
         samples.push((now - begin, length));
         teller.messages();
+        teller.ended(&mut commands)?;
         teller.progress(now, length, false);
         if let Some(status) = curl.ended()? {
             teller.progress(now, length, true);
@@ -92,7 +94,10 @@ pub(super) fn download(lab: &Lab, file: &Path, url: &str, peer: IpAddr) -> Resul
             teller.say(&format!("{new} is usable, {old} is gone"));
             stays.push(stay(lab, to, peer, begin.elapsed()));
             if lab.has_mobconn() {
-                lab.announce(old, new)?;
+                let words = lab.mobctl_words(&lab.world.mobile, &["move", &old.to_string(), &new.to_string()]);
+                teller.say(&format!("mobile# mobctl move {old} {new}"));
+                let log = lab.places.logs.join(format!("move-{}.log", stays.len() - 1));
+                commands.push(Program::start(&lab.world.mobile.namespace, &words, &log)?);
             }
         }
         thread::sleep(SAMPLE);
@@ -138,6 +143,22 @@ impl Teller<'_> {
             let (from, to) = (message.source.ip(), message.destination.ip());
             self.say_at(message.at, &format!("DPRP {from} > {to}  {} bytes", message.data.len()));
         }
+    }
+
+    /// What the commands printed that have ended.
+    fn ended(&self, commands: &mut Vec<Program>) -> Result<()> {
+        let mut running = Vec::new();
+        for mut command in commands.drain(..) {
+            if command.ended()?.is_none() {
+                running.push(command);
+                continue;
+            }
+            for line in command.printed().lines() {
+                self.say(&format!("        {line}"));
+            }
+        }
+        *commands = running;
+        Ok(())
     }
 
     fn progress(&mut self, now: Instant, length: u64, last: bool) {

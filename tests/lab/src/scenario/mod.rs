@@ -33,4 +33,49 @@ pub const ALL: &[Scenario] = &[
         about: "without mobconn, a stream stalls when its host moves: these tests can fail",
         run: tcp::without,
     },
+    Scenario {
+        name: "by-hand-ipv4",
+        about: "mobctl flow add and del on both hosts, no daemon, IPv4",
+        run: tcp::by_hand_v4,
+    },
+    Scenario {
+        name: "by-hand-ipv6",
+        about: "the same over IPv6",
+        run: tcp::by_hand_v6,
+    },
+    Scenario {
+        name: "ipv4-mobile-sends",
+        about: "the mobile host sends while it moves there and back, IPv4",
+        run: tcp::mobile_sends,
+    },
+    Scenario {
+        name: "ipv4-peer-sends",
+        about: "the peer sends",
+        run: tcp::peer_sends,
+    },
+    Scenario {
+        name: "ipv4-both-send",
+        about: "both send at once",
+        run: tcp::both_send,
+    },
+    Scenario {
+        name: "ipv6-mobile-sends",
+        about: "the mobile host sends, IPv6",
+        run: tcp::mobile_sends_v6,
+    },
+    Scenario {
+        name: "ipv6-peer-sends",
+        about: "the peer sends, IPv6",
+        run: tcp::peer_sends_v6,
+    },
+    Scenario {
+        name: "ipv6-both-send",
+        about: "both send at once, IPv6",
+        run: tcp::both_send_v6,
+    },
+    Scenario {
+        name: "hundred",
+        about: "a hundred connections move at once",
+        run: tcp::hundred,
+    },
 ];
