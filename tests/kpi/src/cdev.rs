@@ -31,7 +31,7 @@ const ENOIOCTL: i32 = -3;
 const ARGUMENT: u64 = 0x7fff_0000_0000;
 
 pub(crate) const SYMBOLS: &[crate::symbols::Function] =
-    crate::symbols![destroy_dev, devfs_set_cdevpriv, devfs_get_cdevpriv, devfs_clear_cdevpriv];
+    crate::symbols![make_dev_args_init_impl, destroy_dev, devfs_set_cdevpriv, devfs_get_cdevpriv, devfs_clear_cdevpriv];
 
 #[derive(Debug)]
 struct Device {
@@ -66,6 +66,11 @@ impl Devices {
         devices.values().filter(|d| range.contains(&d.cdev.devsw())).map(|d| d.name.clone()).collect()
     }
 
+    /// All names.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap().keys().cloned().collect()
+    }
+
     fn find(&self, name: &str) -> Result<Arc<Device>, Errno> {
         self.0.lock().unwrap().get(name).cloned().ok_or(Errno::ENOENT)
     }
@@ -76,6 +81,14 @@ impl Devices {
 pub(crate) struct FilePrivate {
     data: usize,
     destructor: usize,
+}
+
+extern "C" fn make_dev_args_init_impl(arguments: *mut u8, size: usize) {
+    // SAFETY: the caller's structure of that size.
+    unsafe { foreign::store(arguments, &vec![0; size]) };
+    // SAFETY: as above.
+    let arguments = unsafe { MakeDevArgs::new(arguments) };
+    arguments.unwrap_or_else(|| complain!("make_dev_args_init: no arguments")).set_size(size);
 }
 
 /// make_dev_s with the name formatted.

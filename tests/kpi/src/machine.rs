@@ -100,6 +100,12 @@ impl Machine {
         self.kernel.sysctls.names(prefix)
     }
 
+    /// Names of the devices below `/dev`.
+    #[must_use]
+    pub fn devices(&self) -> Vec<String> {
+        self.kernel.devices.names()
+    }
+
     /// Changes which allocations fail.
     pub fn set_failures(&self, failures: Failures) {
         self.kernel.failures.set(failures);

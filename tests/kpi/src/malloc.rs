@@ -214,6 +214,8 @@ extern "C" fn malloc_init(mtype: usize) {
 
 extern "C" fn malloc_uninit(mtype: usize) {
     let kind = Kind::Type(mtype);
+    // While the type has a name.
+    kernel().malloc.check_all();
     let (count, bytes) = {
         let live = kernel().malloc.live.lock().unwrap();
         live.values().filter(|a| a.kind == kind).fold((0, 0), |(count, bytes), a| (count + 1, bytes + a.size))

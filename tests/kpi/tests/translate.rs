@@ -16,6 +16,7 @@ fn kinds() -> impl Iterator<Item = (bool, u8)> {
 }
 
 fn bind(vnet: &Vnet, port: u16) -> Vec<(Tuple, Tuple)> {
+    vnet.set_mtu(IFNAME, 1600);
     let flows: Vec<_> = kinds().map(|(v6, protocol)| flow(v6, protocol, port)).collect();
     for (stack, wire) in &flows {
         add(vnet, *stack, *wire).expect("FLOW_ADD");

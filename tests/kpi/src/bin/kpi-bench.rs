@@ -1,0 +1,108 @@
+//! Nanoseconds per packet of the module's hook: `kpi-bench [FILE]` (`build/mobconn.ko` by default).
+//!
+//! One thread calls the hook alone, again and again, on one packet that is put back as it was before each call; what
+//! that costs without the call is measured too and subtracted. The best of several runs.
+
+use mobconn_abi::{FLOW_ADD, FLUSH, FlowAdd, TCP, Tuple};
+use mobconn_kpi::{Direction, Machine, Options, Vnet};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use zerocopy::IntoBytes;
+
+const CALLS: u64 = 100_000;
+const RUNS: usize = 60;
+
+fn tuple(v6: bool, local: u8, remote: u8, number: u32) -> Tuple {
+    let mut tuple = Tuple { local_port: number as u16, remote_port: 443, protocol: TCP, ..Tuple::default() };
+    let high = (number >> 16) as u8;
+    if v6 {
+        tuple.version = 6;
+        tuple.local = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, local];
+        tuple.remote = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, high, remote];
+    } else {
+        tuple.version = 4;
+        tuple.local[..4].copy_from_slice(&[10, 0, high, local]);
+        tuple.remote[..4].copy_from_slice(&[10, 1, high, remote]);
+    }
+    tuple
+}
+
+/// A TCP segment with 1000 bytes along the tuple; its checksums are of no matter here.
+fn segment(tuple: &Tuple, direction: Direction) -> Vec<u8> {
+    let (from, to) = match direction {
+        Direction::Out => ((tuple.local, tuple.local_port), (tuple.remote, tuple.remote_port)),
+        Direction::In => ((tuple.remote, tuple.remote_port), (tuple.local, tuple.local_port)),
+    };
+    let mut out = Vec::new();
+    if tuple.version == 6 {
+        out.extend([0x60, 0, 0, 0]);
+        out.extend(1020_u16.to_be_bytes());
+        out.extend([TCP, 64]);
+        out.extend(from.0);
+        out.extend(to.0);
+    } else {
+        out.extend([0x45, 0]);
+        out.extend(1040_u16.to_be_bytes());
+        out.extend([0, 1, 0, 0, 64, TCP, 0, 0]);
+        out.extend(&from.0[..4]);
+        out.extend(&to.0[..4]);
+    }
+    out.extend(from.1.to_be_bytes());
+    out.extend(to.1.to_be_bytes());
+    out.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0x10, 0, 0x12, 0x34, 0, 0]);
+    out.resize(out.len() + 1000, 0x5a);
+    out
+}
+
+/// Binds `count` flows of each version.
+fn fill(vnet: &Vnet, count: u32) {
+    vnet.ioctl(3, FLUSH, &mut [], &mut []).expect("FLUSH");
+    for number in 1..=count {
+        for v6 in [false, true] {
+            let add = FlowAdd { stack: tuple(v6, 1, 2, number), wire: tuple(v6, 3, 4, number), flags: 0, reserved: 0 };
+            vnet.ioctl(3, FLOW_ADD, &mut add.as_bytes().to_vec(), &mut []).expect("FLOW_ADD");
+        }
+    }
+}
+
+/// Nanoseconds of a call, as far as other programs let it run.
+fn measure(vnet: &Vnet, packet: &[u8], direction: Direction) -> f64 {
+    let prepared = vnet.prepare(packet, direction);
+    let best = |hook| (0..RUNS).map(|_| prepared.run(CALLS, hook).as_secs_f64()).fold(f64::INFINITY, f64::min);
+    (best(true) - best(false)) * 1e9 / CALLS as f64
+}
+
+fn row(vnet: &Vnet, name: &str, sides: [u8; 4]) {
+    print!("{name:<28}");
+    for v6 in [false, true] {
+        for direction in [Direction::Out, Direction::In] {
+            let [out_local, out_remote, in_local, in_remote] = sides;
+            let side = match direction {
+                Direction::Out => tuple(v6, out_local, out_remote, 7),
+                Direction::In => tuple(v6, in_local, in_remote, 7),
+            };
+            print!("{:>10.1}", measure(vnet, &segment(&side, direction), direction));
+        }
+    }
+    println!();
+}
+
+fn main() -> ExitCode {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/mobconn.ko");
+    let file = std::env::args_os().nth(1).map_or_else(default, PathBuf::from);
+    let machine = Machine::boot(Options::default());
+    if let Err(error) = machine.kldload(&file, &[]) {
+        eprintln!("kpi-bench: {}: {error} {:?}", file.display(), machine.console());
+        return ExitCode::FAILURE;
+    }
+    let vnet = machine.vnet0();
+    println!("ns per packet of the hook   {:>10}{:>10}{:>10}{:>10}", "IPv4 out", "IPv4 in", "IPv6 out", "IPv6 in");
+    row(&vnet, "no binding", [1, 2, 3, 4]);
+    for flows in [7, 1_000, 30_000] {
+        fill(&vnet, flows);
+        row(&vnet, &format!("{} bindings: miss", flows * 2), [8, 9, 8, 9]);
+        row(&vnet, &format!("{} bindings: hit", flows * 2), [1, 2, 3, 4]);
+    }
+    vnet.ioctl(3, FLUSH, &mut [], &mut []).expect("FLUSH");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,82 @@
+//! Every complaint fires: a module that does one thing wrong ends the process with the message for it.
+
+#[path = "common/cc.rs"]
+mod cc;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// What `misuse.c` does for each value of its tunable, in order, and what must be said about it.
+const CASES: &[(&str, &str)] = &[
+    ("CLEAN", ""),
+    ("SLEEP_MALLOC", "malloc: sleeps inside the network epoch"),
+    ("SLEEP_SX", "sx_xlock: sleeps inside the network epoch"),
+    ("LEAK_MBUF", "mbufs are left"),
+    ("FREE_TWICE", "m_freem: use of freed mbuf #"),
+    ("USE_FREED", "m_pullup: use of freed mbuf #"),
+    ("WRITE_FREED", "was written after it was freed"),
+    ("PASS_NULL", "returns PASS with a null mbuf"),
+    ("CONSUMED_LEFT", "leaves the mbuf to nobody"),
+    ("EPOCH_OPEN", "locks, epoch sections, curvnet were (0, 1, "),
+    ("LOCK_HELD", "locks, epoch sections, curvnet were (0, 1, "),
+    ("MEMORY_LEFT", "memory type misuse leaked memory on destroy (1 allocations, 100 bytes leaked)"),
+    ("HOOK_LEFT", "the hooks [\"misuse:inet"),
+    ("DEVICE_LEFT", "its devices [\"misuse0\"] are left"),
+    ("BAD_LENGTH", "m_pkthdr.len is "),
+    ("MALLOC_BOUNDS", "something wrote beyond the bounds of 24 bytes of \"misuse\""),
+    ("MALLOC_TWICE", "is freed twice"),
+    ("RECURSION", "mtx_lock: recursion on \"misuse lock\""),
+    ("SHARED_WRITE", "something wrote to a cluster that others refer to"),
+    ("VNET_MASTER", "fault (signal 11) at check"),
+    ("NULL_DEREF", "fault (signal 11) at check"),
+    ("LOCK_ORDER", "lock order reversal: \"misuse other lock\" is held, \"misuse lock\" came first elsewhere"),
+    ("COUNTER_LEFT", "1 counters are left"),
+    ("EPOCH_EXIT", "was not entered with"),
+    ("COPYIN_LOCKED", "copyin: sleeps while it holds \"misuse lock\""),
+    ("ARGUMENT_BOUNDS", "something wrote beyond the bounds of 4 bytes of \"the kernel's ioctl argument\""),
+    ("WRONG_TYPE", "memory of \"misuse\" is freed as another type"),
+    ("BAD_VERDICT", "returns 77, which is no verdict"),
+    ("PANIC", "panic: testing of 2"),
+    ("CURVNET", "locks, epoch sections, curvnet were (0, 1, "),
+    ("LOCK_LEFT", "its locks [\"misuse lock\"] are left"),
+    ("LOCK_UNINIT", "is not initialised"),
+    ("CLUSTER_BOUNDS", "something wrote beyond the bounds of cluster #"),
+    ("NO_PKTHDR", "the mbuf has lost its packet header"),
+    ("MALLOC_WRITE_FREED", "24 bytes of \"misuse\" were written after they were freed"),
+    ("RO_WRITE", "fault (signal 11) at check"),
+    ("CALLBACK_LATE", ""),
+    ("CRITICAL", "ip6_output returns in a critical section"),
+];
+
+fn run(module: &Path, mode: usize) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kpi-exercise"))
+        .arg(module)
+        .arg(format!("debug.misuse={mode}"))
+        .output()
+        .expect("kpi-exercise")
+}
+
+#[test]
+fn every_misuse_is_complained_about() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let module = cc::compile("testmod/misuse.c", "misuse");
+    let mut wrong = Vec::new();
+    for (mode, (name, message)) in CASES.iter().enumerate() {
+        let output = run(&module, mode);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let aborted = output.status.signal() == Some(6) && said.contains("mobconn-kpi: ");
+        let as_expected = if message.is_empty() { output.status.success() } else { aborted && said.contains(message) };
+        if !as_expected {
+            wrong.push(format!("{name}: {}: {said}", output.status));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_list_is_that_of_the_module() {
+    let source = include_str!("../testmod/misuse.c");
+    let list = source.split_once("enum {").and_then(|(_, rest)| rest.split_once('}')).expect("an enum").0;
+    let names: Vec<&str> = list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    assert_eq!(names, CASES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+}
