@@ -1,7 +1,7 @@
 //! The atomics, so that loom can take their place in its model.
 
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

@@ -40,7 +40,7 @@ use alloc::vec::Vec;
 use spin::Once;
 
 // Loom tries all interleavings: there, small buckets say the same.
-const TAG_WORDS: usize = if cfg!(loom) { 1 } else { 3 };
+const TAG_WORDS: usize = if cfg!(feature = "loom") { 1 } else { 3 };
 /// Tags to a word.
 const LANES: usize = 8;
 /// Slots of a bucket.
@@ -391,7 +391,7 @@ fn compare(rule: &Rule, key: &Key) -> Option<(u64, u32, Key)> {
     Some((meta & FLAGS, (meta >> 8) as u32 & 0xff_ffff, to))
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, feature = "loom"))]
 mod tests;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Loom: every interleaving of a reader and a writer, weak memory included,
-//! up to three preemptions.
+//! up to two preemptions (three: with `LOOM_MAX_PREEMPTIONS=3`).
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p mobconn-engine --lib --release`
+//! `cargo test -p mobconn-engine --lib --features loom`
 
 use super::*;
 use alloc::sync::Arc;
@@ -11,7 +11,7 @@ use loom::thread;
 
 fn check(test: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
+    model.preemption_bound.get_or_insert(2);
     model.check(test);
 }
 
@@ -106,21 +106,4 @@ fn a_slot_that_is_used_again_is_never_half_read() {
             assert!(allowed.contains(&found), "{found:?}");
         });
     }
-}
-
-/// The same key and the same slot: what the reader gets is one of the two.
-#[test]
-fn a_rule_that_goes_and_comes_is_one_or_the_other() {
-    check(|| {
-        let table = Arc::new(table());
-        let old = insert(&table, hash(1), 1, 10);
-        let reader = thread::spawn({
-            let table = table.clone();
-            move || find(&table, hash(1), 1)
-        });
-        table.remove(old, hash(1));
-        insert(&table, hash(1), 1, 20);
-        let found = reader.join().unwrap();
-        assert!([None, Some(key(10)), Some(key(20))].contains(&found), "{found:?}");
-    });
 }
