@@ -58,6 +58,7 @@ const VARIABLES: &[&str] = &[
     "M_NOWAIT",
     "M_PROTO1",
     "M_PROTO11",
+    "M_RDONLY",
     "M_WAITOK",
     "M_ZERO",
     "PAGE_SIZE",

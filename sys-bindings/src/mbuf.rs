@@ -195,7 +195,12 @@ impl Mbuf<'_> {
         let room = if len.saturating_add(LINK_HEADER) <= MHLEN { LINK_HEADER } else { 0 };
         // SAFETY: as above.
         let first = unsafe { ffi::m_copyup(self.first, count, room as c_int) };
-        self.replace(first)
+        self.replace(first)?;
+        // SAFETY: replace found that there is one.
+        let first = unsafe { &mut *first };
+        // M_COPYFLAGS brings the old mbuf's M_RDONLY along; the storage is new.
+        first.set_m_flags(first.m_flags() & !ffi::M_RDONLY);
+        Ok(())
     }
 
     /// m_freem(9): the packet is gone afterwards.
