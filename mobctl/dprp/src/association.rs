@@ -78,7 +78,8 @@ pub(crate) struct Peer {
     pub(crate) addresses: Vec<IpAddr>,
     /// The first is used for sending, all are accepted.
     pub(crate) channels: Vec<Channel>,
-    pub(crate) unconfirmed: Option<Box<Unconfirmed>>,
+    /// Handshakes of this host that wait for a sign: at most one per address of the peer.
+    pub(crate) unconfirmed: Vec<Unconfirmed>,
     pub(crate) round_trip: RoundTrip,
     pub(crate) established: Instant,
     pub(crate) heard: Instant,
@@ -100,7 +101,7 @@ impl Peer {
             paths: Vec::new(),
             addresses: Vec::new(),
             channels: Vec::new(),
-            unconfirmed: None,
+            unconfirmed: Vec::new(),
             round_trip: RoundTrip::default(),
             established: now,
             heard: now,
@@ -151,13 +152,19 @@ impl Peer {
     }
 
     pub(crate) fn channel_mut(&mut self, local_index: u32) -> Option<&mut Channel> {
-        let unconfirmed = self.unconfirmed.as_deref_mut().map(|unconfirmed| &mut unconfirmed.channel);
+        let unconfirmed = self.unconfirmed.iter_mut().map(|unconfirmed| &mut unconfirmed.channel);
         self.channels.iter_mut().chain(unconfirmed).find(|channel| channel.local_index == local_index)
+    }
+
+    /// Takes out the handshake with this index.
+    pub(crate) fn take_unconfirmed(&mut self, local_index: u32) -> Option<Unconfirmed> {
+        let at = self.unconfirmed.iter().position(|unconfirmed| unconfirmed.channel.local_index == local_index)?;
+        Some(self.unconfirmed.remove(at))
     }
 
     /// Whether nothing ties the two hosts together any more.
     pub(crate) fn is_idle(&self) -> bool {
-        self.claimant.is_empty() && self.moves.is_empty() && self.correspondent.is_empty() && self.unconfirmed.is_none()
+        self.claimant.is_empty() && self.moves.is_empty() && self.correspondent.is_empty() && self.unconfirmed.is_empty()
     }
 }
 

@@ -151,7 +151,7 @@ impl Endpoint {
                 Timer::Dial(index) => self.on_dial_timer(now, index),
                 Timer::HalfOpen(index) => self.handshakes.forget_half_open(index),
                 Timer::Silence(address) => self.redial(now, address, host),
-                Timer::Confirm(peer) => self.on_confirm_timer(now, peer),
+                Timer::Confirm(peer, index) => self.on_confirm_timer(now, peer, index),
                 Timer::Upkeep(peer) => self.on_upkeep(now, peer),
                 Timer::Offer(peer, first) => self.on_offer_timer(now, peer, first, host),
                 Timer::Reclaim(peer) => self.on_reclaim_timer(now, peer, host),
@@ -227,9 +227,8 @@ impl Endpoint {
         channel.replay.mark(counter);
         channel.used = now;
         peer.heard = now;
-        let confirms = peer.unconfirmed.as_ref().is_some_and(|unconfirmed| unconfirmed.channel.local_index == receiver);
-        if confirms {
-            self.on_confirmed(now, id, host);
+        if let Some(unconfirmed) = peer.take_unconfirmed(receiver) {
+            self.on_confirmed(now, id, unconfirmed, host);
         }
         match Message::parse(&message) {
             None => count(&mut self.counters.nonsense),
@@ -315,7 +314,7 @@ impl Endpoint {
     /// Forgets an association to which nothing is tied.
     pub(crate) fn remove_peer(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.remove(id) else { return };
-        for timer in [Timer::Confirm(id), Timer::Upkeep(id), Timer::Reclaim(id), Timer::Release(id)] {
+        for timer in [Timer::Upkeep(id), Timer::Reclaim(id), Timer::Release(id)] {
             self.timers.cancel(timer);
         }
         if !peer.channels.is_empty() {

@@ -312,13 +312,10 @@ impl Endpoint {
             began: dial.began,
             tries: 0,
         };
-        if let Some(former) = peer.unconfirmed.replace(Box::new(unconfirmed)) {
-            self.peers.unbind_index(former.channel.local_index);
-            self.handshakes.forget_dial(former.channel.local_index, former.path.remote);
-        }
+        peer.unconfirmed.push(unconfirmed);
         self.peers.bind_index(receiver, id);
         self.transmit(path, finish);
-        self.set_confirm_timer(now, id, 0);
+        self.set_confirm_timer(now, id, receiver, 0);
     }
 
     fn give_up(&mut self, now: Instant, index: u32, path: Path, expected: Option<PeerId>) {
@@ -341,38 +338,38 @@ impl Endpoint {
         true
     }
 
-    fn set_confirm_timer(&mut self, now: Instant, id: PeerId, tries: u32) {
+    fn set_confirm_timer(&mut self, now: Instant, id: PeerId, index: u32, tries: u32) {
         let timers = self.config.timers;
         let first = self.peers.get(id).map_or(timers.retry, |peer| peer.round_trip.timeout(timers.retry));
         let wait = jittered(doubled(first, tries, timers.retry_cap), &mut *self.rng);
-        self.timers.set(Timer::Confirm(id), now.after(wait));
+        self.timers.set(Timer::Confirm(id, index), now.after(wait));
     }
 
-    pub(crate) fn on_confirm_timer(&mut self, now: Instant, id: PeerId) {
+    pub(crate) fn on_confirm_timer(&mut self, now: Instant, id: PeerId, index: u32) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let Some(unconfirmed) = &mut peer.unconfirmed else { return };
+        let Some(at) = peer.unconfirmed.iter().position(|u| u.channel.local_index == index) else { return };
+        let Some(unconfirmed) = peer.unconfirmed.get_mut(at) else { return };
         unconfirmed.tries = unconfirmed.tries.saturating_add(1);
-        let (path, tries, index) = (unconfirmed.path, unconfirmed.tries, unconfirmed.channel.local_index);
+        let (path, tries) = (unconfirmed.path, unconfirmed.tries);
         if tries < FINISHES {
             let finish = unconfirmed.channel.finish.clone();
             self.transmit(path, finish);
-            return self.set_confirm_timer(now, id, tries);
+            return self.set_confirm_timer(now, id, index, tries);
         }
-        peer.unconfirmed = None;
-        let first_time = peer.channels.is_empty();
+        peer.unconfirmed.remove(at);
+        let stranger = peer.channels.is_empty() && peer.unconfirmed.is_empty();
         self.peers.unbind_index(index);
         self.handshakes.forget_dial(index, path.remote);
-        if first_time {
+        if stranger {
             self.remove_peer(now, id);
             self.silence(now, path.remote);
         }
     }
 
-    /// The peer has used the keys of the handshake that this host finished.
-    pub(crate) fn on_confirmed(&mut self, now: Instant, id: PeerId, host: &mut dyn Host) {
-        let Some(unconfirmed) = self.peers.get_mut(id).and_then(|peer| peer.unconfirmed.take()) else { return };
-        self.timers.cancel(Timer::Confirm(id));
-        let Unconfirmed { channel, path, incarnation, name, began, .. } = *unconfirmed;
+    /// The peer has used the keys of a handshake that this host finished.
+    pub(crate) fn on_confirmed(&mut self, now: Instant, id: PeerId, unconfirmed: Unconfirmed, host: &mut dyn Host) {
+        let Unconfirmed { channel, path, incarnation, name, began, .. } = unconfirmed;
+        self.timers.cancel(Timer::Confirm(id, channel.local_index));
         self.handshakes.forget_dial(channel.local_index, path.remote);
         self.handshakes.silent.remove(&path.remote.ip());
         self.timers.cancel(Timer::Silence(path.remote.ip()));

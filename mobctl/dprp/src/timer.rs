@@ -20,7 +20,7 @@ pub(crate) enum Timer {
     /// A host that did not answer may be tried again.
     Silence(IpAddr),
     /// Repeat a Finish.
-    Confirm(PeerId),
+    Confirm(PeerId, u32),
     /// Ping, retire keys, end an idle association.
     Upkeep(PeerId),
     /// Repeat a Claim or its proof.

@@ -1,7 +1,10 @@
 //! The protocol between complete endpoints over a simulated network.
 
 mod associations;
+mod claims;
+mod crossing;
 mod kernel;
+mod moves;
 mod world;
 
 use crate::Endpoint;
