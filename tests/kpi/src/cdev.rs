@@ -33,6 +33,13 @@ const ARGUMENT: u64 = 0x7fff_0000_0000;
 pub(crate) const SYMBOLS: &[crate::symbols::Function] =
     crate::symbols![make_dev_args_init_impl, destroy_dev, devfs_set_cdevpriv, devfs_get_cdevpriv, devfs_clear_cdevpriv];
 
+/// Constants of FreeBSD's headers, by name.
+pub(crate) const FACTS: &[(&str, u32)] = &[
+    ("D_VERSION", D_VERSION),
+    ("MAKEDEV_NOWAIT", MAKEDEV_NOWAIT as u32),
+    ("MAKEDEV_CHECKNAME", MAKEDEV_CHECKNAME as u32),
+];
+
 #[derive(Debug)]
 struct Device {
     cdev: Cdev,

@@ -19,6 +19,8 @@ mod counter;
 mod elf;
 mod epoch;
 mod errno;
+#[doc(hidden)]
+pub mod facts;
 mod failures;
 mod fault;
 mod foreign;

@@ -20,6 +20,15 @@ const MOD_LOAD: usize = 0;
 const MOD_UNLOAD: usize = 1;
 const MOD_QUIESCE: usize = 3;
 
+/// Constants of FreeBSD's headers, by name.
+pub(crate) const FACTS: &[(&str, u32)] = &[
+    ("MDT_DEPEND", MDT_DEPEND as u32),
+    ("MDT_MODULE", MDT_MODULE as u32),
+    ("MOD_LOAD", MOD_LOAD as u32),
+    ("MOD_UNLOAD", MOD_UNLOAD as u32),
+    ("MOD_QUIESCE", MOD_QUIESCE as u32),
+];
+
 /// The images whose code may run.
 static IMAGES: RwLock<Vec<Arc<Image>>> = RwLock::new(Vec::new());
 /// Where images were, so that a jump there can be named.

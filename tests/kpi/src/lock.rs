@@ -29,6 +29,16 @@ pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
     _rw_wunlock_cookie, __rw_rlock, _rw_runlock_cookie,
 ];
 
+/// Constants of FreeBSD's headers, by name.
+pub(crate) const FACTS: &[(&str, u32)] = &[
+    ("MTX_RECURSE", MTX_RECURSE as u32),
+    ("SX_RECURSE", SX_RECURSE as u32),
+    ("RM_RECURSE", RM_RECURSE as u32),
+    ("RM_SLEEPABLE", RM_SLEEPABLE as u32),
+    ("RW_RECURSE", RW_RECURSE as u32),
+    ("LO_INITIALIZED", LO_INITIALIZED),
+];
+
 /// What kind of lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {

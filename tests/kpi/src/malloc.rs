@@ -23,6 +23,14 @@ pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
     malloc, malloc_aligned, mallocarray, realloc, free, zfree, malloc_init, malloc_uninit,
 ];
 
+/// Constants of FreeBSD's headers, by name.
+pub(crate) const FACTS: &[(&str, u32)] = &[
+    ("M_NOWAIT", M_NOWAIT as u32),
+    ("M_WAITOK", M_WAITOK as u32),
+    ("M_ZERO", M_ZERO as u32),
+    ("M_VERSION", M_VERSION as u32),
+];
+
 /// Whom memory belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

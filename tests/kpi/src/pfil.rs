@@ -35,6 +35,23 @@ const EINVAL: i32 = 22;
 
 pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![pfil_add_hook, pfil_link, pfil_remove_hook];
 
+/// Constants of FreeBSD's headers, by name.
+pub(crate) const FACTS: &[(&str, u32)] = &[
+    ("PFIL_VERSION", VERSION as u32),
+    ("PFIL_IN", IN as u32),
+    ("PFIL_OUT", OUT as u32),
+    ("PFIL_FWD", FWD as u32),
+    ("PFIL_HEADPTR", HEADPTR as u32),
+    ("PFIL_HOOKPTR", HOOKPTR as u32),
+    ("PFIL_APPEND", APPEND as u32),
+    ("PFIL_UNLINK", UNLINK as u32),
+    ("PFIL_PASS", PASS as u32),
+    ("PFIL_DROPPED", DROPPED as u32),
+    ("PFIL_CONSUMED", CONSUMED as u32),
+    ("PFIL_TYPE_IP4", TYPES[0] as u32),
+    ("PFIL_TYPE_IP6", TYPES[1] as u32),
+];
+
 /// `pa_mbuf_chk`.
 type Check = extern "C" fn(*mut usize, usize, i32, usize, usize) -> i32;
 

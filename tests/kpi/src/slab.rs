@@ -146,11 +146,14 @@ impl Slab {
 
     /// Looks at every object ever used: poison of the free ones, red zones of all.
     pub(crate) fn check_all(&self) {
-        let fresh = self.queue.lock().unwrap().fresh as usize;
-        for index in 0..fresh {
-            self.check_zones(index);
-            if self.states[index].load(Ordering::Acquire) == FREE {
-                self.check_free(index);
+        // Nothing leaves the queue meanwhile, and nothing enters it before it is filled with poison.
+        let queue = self.queue.lock().unwrap();
+        for &index in &queue.freed {
+            self.check_free(index as usize);
+        }
+        for index in 0..queue.fresh as usize {
+            if self.states[index].load(Ordering::Acquire) != NEVER {
+                self.check_zones(index);
             }
         }
     }

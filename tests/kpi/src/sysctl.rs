@@ -34,6 +34,15 @@ pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
     sysctl_handle_counter_u64,
 ];
 
+/// Constants of FreeBSD's headers, by name.
+pub(crate) const FACTS: &[(&str, u32)] = &[
+    ("CTLFLAG_WR", WR),
+    ("CTLFLAG_TUN", TUN),
+    ("CTLFLAG_NOFETCH", NOFETCH),
+    ("CTLFLAG_VNET", VNET),
+    ("CTLFLAG_PRISON", PRISON),
+];
+
 /// The registered nodes, by full name.
 #[derive(Debug, Default)]
 pub(crate) struct Tree(Mutex<BTreeMap<String, Oid>>);

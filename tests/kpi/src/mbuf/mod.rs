@@ -13,7 +13,7 @@ mod verify;
 pub(crate) use build::build;
 pub(crate) use entry::SYMBOLS;
 pub(crate) use uma::SYMBOLS as UMA_SYMBOLS;
-pub(crate) use uma::data as zone_data;
+pub(crate) use uma::{MbArgs, data as zone_data};
 pub(crate) use verify::{gather, verify};
 
 use crate::complaint::complain;
@@ -63,6 +63,11 @@ pub(crate) mod csum {
 pub(crate) const MT_DATA: u32 = 1;
 pub(crate) const EXT_CLUSTER: u32 = 1;
 const EMBREF: u32 = 1 << 8;
+
+/// Constants of FreeBSD's headers, by name.
+pub(crate) const FACTS: &[(&str, u32)] = &[
+    ("EXT_FLAG_EMBREF", EMBREF >> 8),
+];
 
 /// A live mbuf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

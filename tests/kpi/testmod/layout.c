@@ -1,0 +1,160 @@
+/*
+ * Sizes, offsets and constants as the C compiler has them, for the test layout:
+ * one constant each, named after what src/layout.rs calls it.
+ */
+#include <sys/param.h>
+#include <sys/systm.h>
+#include <sys/kernel.h>
+#include <sys/conf.h>
+#include <sys/jail.h>
+#include <sys/lock.h>
+#include <sys/malloc.h>
+#include <sys/mbuf.h>
+#include <sys/module.h>
+#include <sys/mutex.h>
+#include <sys/pcpu.h>
+#include <sys/proc.h>
+#include <sys/rmlock.h>
+#include <sys/rwlock.h>
+#include <sys/socket.h>
+#include <sys/sx.h>
+#include <sys/sysctl.h>
+#include <sys/ucred.h>
+#include <net/if.h>
+#include <net/if_var.h>
+#include <net/if_private.h>
+#include <net/pfil.h>
+#include <net/vnet.h>
+#include <netinet/in.h>
+#include <netinet/in_pcb.h>
+
+#define	SIZE(r, c)		const unsigned long size_##r = sizeof(c);
+#define	FIELD(r, f, c, m)	const unsigned long field_##r##_##f = __builtin_offsetof(c, m);
+#define	AFTER(r, f, c, m)	const unsigned long field_##r##_##f = __builtin_offsetof(c, m) + sizeof(((c *)0)->m);
+#define	VALUE(n)		const unsigned long value_##n = (unsigned int)(n);
+
+SIZE(Td, struct thread)
+FIELD(Td, proc_, struct thread, td_proc) FIELD(Td, tid, struct thread, td_tid)
+FIELD(Td, owepreempt, struct thread, td_owepreempt) FIELD(Td, ucred, struct thread, td_ucred)
+FIELD(Td, fpop, struct thread, td_fpop) FIELD(Td, critnest, struct thread, td_critnest)
+FIELD(Td, vnet, struct thread, td_vnet)
+SIZE(Ucred, struct ucred)
+FIELD(Ucred, cr_ref, struct ucred, cr_ref) FIELD(Ucred, uid, struct ucred, cr_uid)
+FIELD(Ucred, ruid, struct ucred, cr_ruid) FIELD(Ucred, prison, struct ucred, cr_prison)
+SIZE(Prison, struct prison)
+FIELD(Prison, id, struct prison, pr_id) FIELD(Prison, vnet, struct prison, pr_vnet)
+SIZE(Pcpu, struct pcpu)
+FIELD(Pcpu, curthread, struct pcpu, pc_curthread) FIELD(Pcpu, cpuid, struct pcpu, pc_cpuid)
+FIELD(Pcpu, prvspace, struct pcpu, pc_prvspace)
+SIZE(VnetC, struct vnet)
+FIELD(VnetC, magic, struct vnet, vnet_magic_n) FIELD(VnetC, data_mem, struct vnet, vnet_data_mem)
+FIELD(VnetC, data_base, struct vnet, vnet_data_base) FIELD(VnetC, shutdown, struct vnet, vnet_shutdown)
+SIZE(VnetSysinit, struct vnet_sysinit)
+FIELD(VnetSysinit, subsystem, struct vnet_sysinit, subsystem) FIELD(VnetSysinit, order, struct vnet_sysinit, order)
+FIELD(VnetSysinit, func, struct vnet_sysinit, func) FIELD(VnetSysinit, arg, struct vnet_sysinit, arg)
+SIZE(Sysinit, struct sysinit)
+FIELD(Sysinit, subsystem, struct sysinit, subsystem) FIELD(Sysinit, order, struct sysinit, order)
+FIELD(Sysinit, func, struct sysinit, func) FIELD(Sysinit, udata, struct sysinit, udata)
+SIZE(ModMetadata, struct mod_metadata)
+FIELD(ModMetadata, md_version, struct mod_metadata, md_version) FIELD(ModMetadata, md_type, struct mod_metadata, md_type)
+FIELD(ModMetadata, md_data, struct mod_metadata, md_data) FIELD(ModMetadata, md_cval, struct mod_metadata, md_cval)
+SIZE(Moduledata, moduledata_t)
+FIELD(Moduledata, name, moduledata_t, name) FIELD(Moduledata, evhand, moduledata_t, evhand)
+FIELD(Moduledata, priv_, moduledata_t, priv)
+SIZE(ModDepend, struct mod_depend)
+FIELD(ModDepend, md_ver_minimum, struct mod_depend, md_ver_minimum)
+FIELD(ModDepend, md_ver_preferred, struct mod_depend, md_ver_preferred)
+FIELD(ModDepend, md_ver_maximum, struct mod_depend, md_ver_maximum)
+SIZE(MallocType, struct malloc_type)
+FIELD(MallocType, version, struct malloc_type, ks_version) FIELD(MallocType, shortdesc, struct malloc_type, ks_shortdesc)
+SIZE(LockObject, struct lock_object)
+FIELD(LockObject, name, struct lock_object, lo_name) FIELD(LockObject, flags, struct lock_object, lo_flags)
+FIELD(LockObject, data, struct lock_object, lo_data) FIELD(LockObject, witness, struct lock_object, lo_witness)
+SIZE(PfilHookArgs, struct pfil_hook_args)
+FIELD(PfilHookArgs, version, struct pfil_hook_args, pa_version) FIELD(PfilHookArgs, flags, struct pfil_hook_args, pa_flags)
+FIELD(PfilHookArgs, type_, struct pfil_hook_args, pa_type)
+FIELD(PfilHookArgs, mbuf_chk, struct pfil_hook_args, pa_mbuf_chk)
+FIELD(PfilHookArgs, mem_chk, struct pfil_hook_args, pa_mem_chk)
+FIELD(PfilHookArgs, ruleset, struct pfil_hook_args, pa_ruleset)
+FIELD(PfilHookArgs, modname, struct pfil_hook_args, pa_modname)
+FIELD(PfilHookArgs, rulname, struct pfil_hook_args, pa_rulname)
+SIZE(PfilLinkArgs, struct pfil_link_args)
+FIELD(PfilLinkArgs, version, struct pfil_link_args, pa_version) FIELD(PfilLinkArgs, flags, struct pfil_link_args, pa_flags)
+FIELD(PfilLinkArgs, head, struct pfil_link_args, pa_head) FIELD(PfilLinkArgs, hook, struct pfil_link_args, pa_hook)
+FIELD(PfilLinkArgs, rulname, struct pfil_link_args, pa_rulname)
+SIZE(Ifnet, struct ifnet)
+FIELD(Ifnet, index, struct ifnet, if_index) FIELD(Ifnet, flags, struct ifnet, if_flags)
+FIELD(Ifnet, mtu, struct ifnet, if_mtu) FIELD(Ifnet, hwassist, struct ifnet, if_hwassist)
+FIELD(Ifnet, vnet, struct ifnet, if_vnet) FIELD(Ifnet, xname, struct ifnet, if_xname)
+SIZE(Cdev, struct cdev)
+FIELD(Cdev, flags, struct cdev, si_flags) FIELD(Cdev, uid, struct cdev, si_uid) FIELD(Cdev, mode, struct cdev, si_mode)
+FIELD(Cdev, drv1, struct cdev, si_drv1) FIELD(Cdev, drv2, struct cdev, si_drv2) FIELD(Cdev, devsw, struct cdev, si_devsw)
+FIELD(Cdev, usecount, struct cdev, si_usecount) FIELD(Cdev, threadcount, struct cdev, si_threadcount)
+FIELD(Cdev, name, struct cdev, si_name)
+SIZE(Cdevsw, struct cdevsw)
+FIELD(Cdevsw, version, struct cdevsw, d_version) FIELD(Cdevsw, flags, struct cdevsw, d_flags)
+FIELD(Cdevsw, name, struct cdevsw, d_name) FIELD(Cdevsw, open, struct cdevsw, d_open)
+FIELD(Cdevsw, close, struct cdevsw, d_close) FIELD(Cdevsw, read, struct cdevsw, d_read)
+FIELD(Cdevsw, write, struct cdevsw, d_write) FIELD(Cdevsw, ioctl, struct cdevsw, d_ioctl)
+FIELD(Cdevsw, poll, struct cdevsw, d_poll) FIELD(Cdevsw, kqfilter, struct cdevsw, d_kqfilter)
+SIZE(MakeDevArgs, struct make_dev_args)
+FIELD(MakeDevArgs, size, struct make_dev_args, mda_size) FIELD(MakeDevArgs, flags, struct make_dev_args, mda_flags)
+FIELD(MakeDevArgs, devsw, struct make_dev_args, mda_devsw) FIELD(MakeDevArgs, cr, struct make_dev_args, mda_cr)
+FIELD(MakeDevArgs, uid, struct make_dev_args, mda_uid) FIELD(MakeDevArgs, gid, struct make_dev_args, mda_gid)
+FIELD(MakeDevArgs, mode, struct make_dev_args, mda_mode) FIELD(MakeDevArgs, unit, struct make_dev_args, mda_unit)
+FIELD(MakeDevArgs, drv1, struct make_dev_args, mda_si_drv1) FIELD(MakeDevArgs, drv2, struct make_dev_args, mda_si_drv2)
+SIZE(Oid, struct sysctl_oid)
+FIELD(Oid, parent, struct sysctl_oid, oid_parent) FIELD(Oid, number, struct sysctl_oid, oid_number)
+FIELD(Oid, kind, struct sysctl_oid, oid_kind) FIELD(Oid, arg1, struct sysctl_oid, oid_arg1)
+FIELD(Oid, arg2, struct sysctl_oid, oid_arg2) FIELD(Oid, name, struct sysctl_oid, oid_name)
+FIELD(Oid, handler, struct sysctl_oid, oid_handler) FIELD(Oid, fmt, struct sysctl_oid, oid_fmt)
+FIELD(Oid, descr, struct sysctl_oid, oid_descr)
+SIZE(Req, struct sysctl_req)
+FIELD(Req, td, struct sysctl_req, td) FIELD(Req, lock, struct sysctl_req, lock)
+FIELD(Req, oldptr, struct sysctl_req, oldptr) FIELD(Req, oldlen, struct sysctl_req, oldlen)
+FIELD(Req, oldidx, struct sysctl_req, oldidx) FIELD(Req, oldfunc, struct sysctl_req, oldfunc)
+FIELD(Req, newptr, struct sysctl_req, newptr) FIELD(Req, newlen, struct sysctl_req, newlen)
+FIELD(Req, newidx, struct sysctl_req, newidx) FIELD(Req, newfunc, struct sysctl_req, newfunc)
+FIELD(Req, validlen, struct sysctl_req, validlen) FIELD(Req, flags, struct sysctl_req, flags)
+SIZE(MbufC, struct mbuf)
+FIELD(MbufC, next, struct mbuf, m_next) FIELD(MbufC, nextpkt, struct mbuf, m_nextpkt)
+FIELD(MbufC, data, struct mbuf, m_data) FIELD(MbufC, len, struct mbuf, m_len) AFTER(MbufC, type_flags, struct mbuf, m_len)
+FIELD(MbufC, rcvif, struct mbuf, m_pkthdr.rcvif) FIELD(MbufC, leaf_rcvif, struct mbuf, m_pkthdr.leaf_rcvif)
+FIELD(MbufC, tags, struct mbuf, m_pkthdr.tags) FIELD(MbufC, pkt_len, struct mbuf, m_pkthdr.len)
+FIELD(MbufC, flowid, struct mbuf, m_pkthdr.flowid) FIELD(MbufC, csum_flags, struct mbuf, m_pkthdr.csum_flags)
+FIELD(MbufC, fibnum, struct mbuf, m_pkthdr.fibnum) FIELD(MbufC, rsstype, struct mbuf, m_pkthdr.rsstype)
+FIELD(MbufC, tso_segsz, struct mbuf, m_pkthdr.tso_segsz) FIELD(MbufC, csum_data, struct mbuf, m_pkthdr.csum_data)
+FIELD(MbufC, ext_count, struct mbuf, m_ext.ext_count) FIELD(MbufC, ext_cnt, struct mbuf, m_ext.ext_cnt)
+FIELD(MbufC, ext_size, struct mbuf, m_ext.ext_size) AFTER(MbufC, ext_type_flags, struct mbuf, m_ext.ext_size)
+FIELD(MbufC, ext_buf, struct mbuf, m_ext.ext_buf) FIELD(MbufC, ext_arg2, struct mbuf, m_ext.ext_arg2)
+FIELD(MbufC, ext_free, struct mbuf, m_ext.ext_free) FIELD(MbufC, ext_arg1, struct mbuf, m_ext.ext_arg1)
+FIELD(MbufC, dat, struct mbuf, m_dat) FIELD(MbufC, pktdat, struct mbuf, m_pktdat)
+SIZE(Tag, struct m_tag)
+FIELD(Tag, link, struct m_tag, m_tag_link) FIELD(Tag, id, struct m_tag, m_tag_id) FIELD(Tag, len, struct m_tag, m_tag_len)
+FIELD(Tag, cookie, struct m_tag, m_tag_cookie) FIELD(Tag, free, struct m_tag, m_tag_free)
+SIZE(MbArgs, struct mb_args)
+FIELD(MbArgs, flags, struct mb_args, flags) FIELD(MbArgs, mtype, struct mb_args, type)
+
+/* The lock word follows the lock object, and the bit fields lie as assumed. */
+_Static_assert(__builtin_offsetof(struct mtx, mtx_lock) == sizeof(struct lock_object), "mtx");
+_Static_assert(__builtin_offsetof(struct sx, sx_lock) == sizeof(struct lock_object), "sx");
+_Static_assert(__builtin_offsetof(struct rwlock, rw_lock) == sizeof(struct lock_object), "rwlock");
+_Static_assert(sizeof(struct inpcb) <= 392, "inpcb");
+const struct mbuf bits = {
+	.m_type = 0x12, .m_flags = 0x345678, .m_ext = { .ext_type = 0x9a, .ext_flags = 0xbcdef0 },
+};
+
+VALUE(MHLEN) VALUE(MLEN) VALUE(MSIZE) VALUE(MCLBYTES)
+VALUE(M_EXT) VALUE(M_PKTHDR) VALUE(M_RDONLY) VALUE(M_BCAST) VALUE(M_MCAST) VALUE(M_EXTPG) VALUE(M_COPYFLAGS)
+VALUE(M_PROTOFLAGS) VALUE(M_FASTFWD_OURS) VALUE(M_IP_NEXTHOP) VALUE(M_SKIP_FIREWALL)
+VALUE(MT_DATA) VALUE(EXT_CLUSTER) VALUE(EXT_FLAG_EMBREF)
+VALUE(CSUM_UDP) VALUE(CSUM_TCP) VALUE(CSUM_IP_TSO) VALUE(CSUM_UDP_IPV6) VALUE(CSUM_TCP_IPV6) VALUE(CSUM_IP6_TSO)
+VALUE(CSUM_IP_CHECKED) VALUE(CSUM_IP_VALID) VALUE(CSUM_PSEUDO_HDR) VALUE(CSUM_DATA_VALID)
+VALUE(M_NOWAIT) VALUE(M_WAITOK) VALUE(M_ZERO) VALUE(M_VERSION)
+VALUE(PFIL_VERSION) VALUE(PFIL_IN) VALUE(PFIL_OUT) VALUE(PFIL_FWD) VALUE(PFIL_HEADPTR) VALUE(PFIL_HOOKPTR)
+VALUE(PFIL_APPEND) VALUE(PFIL_UNLINK) VALUE(PFIL_PASS) VALUE(PFIL_DROPPED) VALUE(PFIL_CONSUMED)
+VALUE(PFIL_TYPE_IP4) VALUE(PFIL_TYPE_IP6)
+VALUE(MOD_LOAD) VALUE(MOD_UNLOAD) VALUE(MOD_QUIESCE) VALUE(MDT_DEPEND) VALUE(MDT_MODULE)
+VALUE(D_VERSION) VALUE(MAKEDEV_NOWAIT) VALUE(MAKEDEV_CHECKNAME) VALUE(VNET_MAGIC_N)
+VALUE(MTX_RECURSE) VALUE(SX_RECURSE) VALUE(RM_RECURSE) VALUE(RM_SLEEPABLE) VALUE(RW_RECURSE) VALUE(LO_INITIALIZED)
+VALUE(CTLFLAG_WR) VALUE(CTLFLAG_TUN) VALUE(CTLFLAG_NOFETCH) VALUE(CTLFLAG_VNET) VALUE(CTLFLAG_PRISON)
