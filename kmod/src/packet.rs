@@ -69,6 +69,8 @@ impl Packet for View<'_> {
     }
 
     fn shift_sum(&mut self, by: u16) {
+        // tcp_input takes the sum in host order for IPv4, and for IPv6 (in6_cksum_pseudo) as it lies in memory.
+        let by = if self.mbuf.data().first().is_some_and(|first| first >> 4 == 6) { by.to_be() } else { by };
         // At most 0xffff and the carries of a few words: two folds do.
         let sum = u64::from(self.mbuf.csum_data()).wrapping_add(u64::from(by));
         let sum = (sum & 0xffff).wrapping_add(sum >> 16 & 0xffff).wrapping_add(sum >> 32);
