@@ -164,7 +164,10 @@ impl Peer {
 
     /// Whether nothing ties the two hosts together any more.
     pub(crate) fn is_idle(&self) -> bool {
-        self.claimant.is_empty() && self.moves.is_empty() && self.correspondent.is_empty() && self.unconfirmed.is_empty()
+        self.claimant.is_empty()
+            && self.moves.is_empty()
+            && self.correspondent.is_empty()
+            && self.unconfirmed.is_empty()
     }
 }
 

@@ -157,7 +157,10 @@ impl Endpoint {
     /// Queues a flow at its peer, which is returned, or has it wait for an association.
     fn want(&mut self, now: Instant, flow: Flow, instance: u64, host: &mut dyn Host) -> Option<PeerId> {
         let (_, remote) = wire(&flow, host);
-        let id = self.peers.by_address(remote).filter(|id| self.peers.get(*id).is_some_and(|peer| !peer.channels.is_empty()));
+        let id = self
+            .peers
+            .by_address(remote)
+            .filter(|id| self.peers.get(*id).is_some_and(|peer| !peer.channels.is_empty()));
         let state = match id.and_then(|id| self.peers.get_mut(id).map(|peer| (id, peer))) {
             Some((id, peer)) => {
                 peer.claimant.queue.insert(flow);

@@ -110,7 +110,10 @@ impl Correspondent {
                 if count > most as u64 {
                     return Err(MoveRefusal::Selection);
                 }
-                Ok(ranges.iter().flat_map(|range| range.first..=range.last).partition(|id| self.claims.contains_key(id)))
+                Ok(ranges
+                    .iter()
+                    .flat_map(|range| range.first..=range.last)
+                    .partition(|id| self.claims.contains_key(id)))
             }
         }
     }
@@ -165,7 +168,11 @@ impl Endpoint {
 
     /// Accepts the new wire side on input, and challenges the new address.
     fn prepare_remote(
-        &mut self, arrival: Arrival, request: &Move, selected: &[u32], mut refused: Vec<(u32, Refusal)>,
+        &mut self,
+        arrival: Arrival,
+        request: &Move,
+        selected: &[u32],
+        mut refused: Vec<(u32, Refusal)>,
         host: &mut dyn Host,
     ) {
         let (id, number) = (arrival.peer, request.number);
@@ -281,7 +288,9 @@ impl Endpoint {
     /// Those of `claims` that still wait for this move, which they do no longer after this; and those that do not: a newer
     /// move took them over, or the peer released them.
     fn still_pending(
-        theirs: &mut BTreeMap<u32, Theirs>, claims: &[u32], number: u32,
+        theirs: &mut BTreeMap<u32, Theirs>,
+        claims: &[u32],
+        number: u32,
     ) -> (Vec<(u32, Flow)>, Vec<(u32, Refusal)>) {
         let (mut still, mut lost) = (Vec::with_capacity(claims.len()), Vec::new());
         for claim in claims {

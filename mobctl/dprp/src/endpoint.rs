@@ -119,7 +119,14 @@ impl Endpoint {
     }
 
     /// Takes in a datagram that arrived on `local` from `remote`. IPv4-mapped addresses must have been made IPv4 ones.
-    pub fn handle_datagram(&mut self, now: Instant, local: IpAddr, remote: SocketAddr, data: &[u8], host: &mut dyn Host) {
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        local: IpAddr,
+        remote: SocketAddr,
+        data: &[u8],
+        host: &mut dyn Host,
+    ) {
         count(&mut self.counters.received);
         if local.is_ipv4() != remote.is_ipv4() {
             return count(&mut self.counters.malformed);
@@ -214,9 +221,7 @@ impl Endpoint {
         self.counters
     }
 
-    fn on_sealed(
-        &mut self, now: Instant, path: Path, receiver: u32, counter: u64, sealed: &[u8], host: &mut dyn Host,
-    ) {
+    fn on_sealed(&mut self, now: Instant, path: Path, receiver: u32, counter: u64, sealed: &[u8], host: &mut dyn Host) {
         let Some(id) = self.peers.by_index(receiver) else { return count(&mut self.counters.unknown_index) };
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(channel) = peer.channel_mut(receiver) else { return };

@@ -18,8 +18,6 @@ use std::net::{IpAddr, SocketAddr};
 const HELLOS: u32 = 5;
 /// How often a Finish is repeated.
 const FINISHES: u32 = 8;
-/// How often the state of one half-open handshake is rebuilt after a corrupt Finish.
-const REBUILDS: u32 = 8;
 
 /// A handshake that this host began.
 #[derive(Debug)]
@@ -43,7 +41,6 @@ struct HalfOpen {
     group: GroupKey,
     hello: Vec<u8>,
     payload: Vec<u8>,
-    rebuilt: u32,
     remote_index: u32,
     answer: Vec<u8>,
     began: Instant,
@@ -123,7 +120,8 @@ impl Endpoint {
     /// `expected`: it is to have the key of this peer, whose association is made anew.
     pub(crate) fn dial(&mut self, now: Instant, path: Path, expected: Option<PeerId>) {
         if let Some(index) = self.handshakes.dialled.get(&path.remote).copied() {
-            let same = self.handshakes.dials.get(&index).is_none_or(|dial| dial.path == path && dial.expected == expected);
+            let same =
+                self.handshakes.dials.get(&index).is_none_or(|dial| dial.path == path && dial.expected == expected);
             if expected.is_none() || same {
                 return;
             }
@@ -249,7 +247,6 @@ impl Endpoint {
             group,
             hello: noise.to_vec(),
             payload,
-            rebuilt: 0,
             remote_index: hello.sender,
             answer,
             began: now,
@@ -377,7 +374,8 @@ impl Endpoint {
     }
 
     pub(crate) fn on_finish(&mut self, now: Instant, path: Path, receiver: u32, noise: &[u8], host: &mut dyn Host) {
-        let Some(half) = self.handshakes.half_open.get_mut(&receiver).filter(|half| half.path.remote == path.remote) else {
+        let Some(half) = self.handshakes.half_open.get_mut(&receiver).filter(|half| half.path.remote == path.remote)
+        else {
             return self.on_repeated_finish(now, path, receiver, noise);
         };
         let Some(payload) = half.handshake.read(noise) else {
@@ -439,11 +437,9 @@ impl Endpoint {
     /// Puts a half-open handshake back to where it was before a corrupt Finish: see [`Handshake::is_spoiled`].
     fn rebuild(&mut self, index: u32) {
         let Some(half) = self.handshakes.half_open.get_mut(&index) else { return };
-        half.rebuilt = half.rebuilt.saturating_add(1);
-        if half.rebuilt > REBUILDS {
+        let Some(mut handshake) = Handshake::new(false, &self.config.host_key, &half.group, &half.ephemeral) else {
             return;
-        }
-        let Some(mut handshake) = Handshake::new(false, &self.config.host_key, &half.group, &half.ephemeral) else { return };
+        };
         if handshake.read(&half.hello).is_some() && handshake.write(&half.payload).is_some() {
             half.handshake = handshake;
         }

@@ -212,18 +212,16 @@ impl Move {
                 Selection::Bundles { bundles, except: read_ranges(r)?, count, digest }
             }
             // A challenge must not be longer than what asks for it: no list is empty.
-            BY_LIST => Some(read_ranges(r)?).filter(|ranges| !ranges.is_empty()).map(|ranges| Selection::Listed { ranges })?,
+            BY_LIST => {
+                Some(read_ranges(r)?).filter(|ranges| !ranges.is_empty()).map(|ranges| Selection::Listed { ranges })?
+            }
             _ => return None,
         };
         (number != 0).then_some(Self { number, old_usable, old, new, selection })
     }
 }
 
-fn read_list<T>(
-    r: &mut Reader<'_>,
-    most: usize,
-    mut each: impl FnMut(&mut Reader<'_>) -> Option<T>,
-) -> Option<Vec<T>> {
+fn read_list<T>(r: &mut Reader<'_>, most: usize, mut each: impl FnMut(&mut Reader<'_>) -> Option<T>) -> Option<Vec<T>> {
     let count = usize::from(r.u8()?);
     if count > most {
         return None;

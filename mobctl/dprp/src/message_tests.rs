@@ -24,7 +24,11 @@ fn golden_small_messages() {
     golden(&Message::ClaimChallenge { first: 7, token: TOKEN }, &[&[5, 0, 0, 0, 7][..], &TOKEN].concat());
     golden(&Message::ClaimProof { first: 7, token: TOKEN }, &[&[6, 0, 0, 0, 7][..], &TOKEN].concat());
     let statuses = vec![
-        ClaimStatus::Confirmed, ClaimStatus::NotFound, ClaimStatus::WrongAddress, ClaimStatus::Taken, ClaimStatus::Full,
+        ClaimStatus::Confirmed,
+        ClaimStatus::NotFound,
+        ClaimStatus::WrongAddress,
+        ClaimStatus::Taken,
+        ClaimStatus::Full,
         ClaimStatus::Invalid,
     ];
     golden(&Message::ClaimAck { first: 7, statuses }, &[7, 0, 0, 0, 7, 6, 0, 1, 2, 3, 4, 5]);
@@ -81,7 +85,8 @@ fn golden_moves() -> Result<(), std::net::AddrParseError> {
     golden(
         &Message::Move(Move { number: 3, old_usable: true, old, new, selection }),
         &[
-            10, 0, 0, 0, 3, 1, 4, 192, 0, 2, 1, 4, 198, 51, 100, 7, 0, 0, 0, 0x27, 0x10, 1, 2, 3, 4, 5, 6, 7, 8, //
+            10, 0, 0, 0, 3, 1, 4, 192, 0, 2, 1, 4, 198, 51, 100, 7, 0, 0, 0, 0x27, 0x10, 1, 2, 3, 4, 5, 6, 7,
+            8, //
             2, 0, 1, 2, 3, 1, 0, 0, 0, 5, 0, 0, 0, 6,
         ],
     );

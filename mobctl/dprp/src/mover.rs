@@ -88,9 +88,8 @@ fn select(peer: &Peer, ids: &BTreeSet<u32>, listed: bool) -> (Selection, BTreeSe
     }
     // Whatever else the peer may hold under these bundles.
     let confirmed = claimant.confirmed.iter().map(|(id, claim)| (*id, claim.bundle));
-    let offered = claimant.offers.iter().flat_map(|(first, offer)| {
-        numbered(*first, offer).map(|(id, _)| (id, offer.bundle))
-    });
+    let offered =
+        claimant.offers.iter().flat_map(|(first, offer)| numbered(*first, offer).map(|(id, _)| (id, offer.bundle)));
     let releasing = claimant.releasing.iter().map(|(id, bundle)| (*id, *bundle));
     let others: BTreeSet<u32> = confirmed
         .chain(offered)
@@ -134,7 +133,14 @@ pub(crate) fn results<T>(
 
 impl Endpoint {
     /// See [`Event::Move`](crate::Event::Move).
-    pub(crate) fn on_move_event(&mut self, now: Instant, old: IpAddr, new: IpAddr, old_usable: bool, host: &mut dyn Host) {
+    pub(crate) fn on_move_event(
+        &mut self,
+        now: Instant,
+        old: IpAddr,
+        new: IpAddr,
+        old_usable: bool,
+        host: &mut dyn Host,
+    ) {
         if old == new || old.is_ipv4() != new.is_ipv4() || !is_host_address(new) {
             return;
         }
@@ -175,9 +181,7 @@ impl Endpoint {
             && heading.is_empty()
             && peer.correspondent.live() > 0
             && peer.path(old).is_some_and(|path| path.local == old);
-        if !old_usable
-            && let Some(path) = peer.path(old).filter(|path| path.local == old)
-        {
+        if !old_usable && let Some(path) = peer.path(old).filter(|path| path.local == old) {
             peer.set_path(Path { local: new, ..path });
         }
         if address_only && self.config.mobile || !there.is_empty() {
@@ -204,7 +208,14 @@ impl Endpoint {
 
     /// Prepares and asks for moves of these claims, as many as it takes to name them all. Without any claim the move
     /// tells the peer the new address.
-    fn start_moves(&mut self, now: Instant, id: PeerId, relocation: Relocation, ids: BTreeSet<u32>, host: &mut dyn Host) {
+    fn start_moves(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        relocation: Relocation,
+        ids: BTreeSet<u32>,
+        host: &mut dyn Host,
+    ) {
         let address_only = ids.is_empty();
         let mut left = self.movable(now, id, relocation.new, ids, host);
         if left.is_empty() && !address_only {
@@ -262,10 +273,19 @@ impl Endpoint {
     }
 
     /// Those of `ids` whose connections live and that can have the new address.
-    fn movable(&mut self, now: Instant, id: PeerId, new: IpAddr, ids: BTreeSet<u32>, host: &mut dyn Host) -> BTreeSet<u32> {
+    fn movable(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        new: IpAddr,
+        ids: BTreeSet<u32>,
+        host: &mut dyn Host,
+    ) -> BTreeSet<u32> {
         let mut movable = BTreeSet::new();
         for number in ids {
-            let Some(claim) = self.peers.get(id).and_then(|peer| peer.claimant.confirmed.get(&number)) else { continue };
+            let Some(claim) = self.peers.get(id).and_then(|peer| peer.claimant.confirmed.get(&number)) else {
+                continue;
+            };
             let flow = claim.flow;
             if flow.local.is_ipv4() != new.is_ipv4() {
                 self.stays(now, id, number, Refusal::Family);
@@ -306,7 +326,8 @@ impl Endpoint {
             flows: moving.flows.len(),
         };
         // A move without flows tells an address; the newest is the one that counts.
-        let emptied: Vec<u32> = peer.moves.iter().filter(|(_, other)| other.flows.is_empty()).map(|(n, _)| *n).collect();
+        let emptied: Vec<u32> =
+            peer.moves.iter().filter(|(_, other)| other.flows.is_empty()).map(|(n, _)| *n).collect();
         peer.moves.insert(number, moving);
         for former in emptied {
             self.end_move(id, former);
@@ -396,7 +417,12 @@ impl Endpoint {
     }
 
     pub(crate) fn on_move_commit(
-        &mut self, arrival: Arrival, number: u32, (part, parts): (u16, u16), _moved: u32, refused: Vec<(u32, Refusal)>,
+        &mut self,
+        arrival: Arrival,
+        number: u32,
+        (part, parts): (u16, u16),
+        _moved: u32,
+        refused: Vec<(u32, Refusal)>,
         host: &mut dyn Host,
     ) {
         let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
@@ -461,7 +487,12 @@ impl Endpoint {
 
     /// Takes back the move of the claims that were refused.
     fn stay(
-        &mut self, now: Instant, id: PeerId, number: u32, flows: &BTreeMap<u32, Flow>, refused: &BTreeMap<u32, Refusal>,
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        number: u32,
+        flows: &BTreeMap<u32, Flow>,
+        refused: &BTreeMap<u32, Refusal>,
         host: &mut dyn Host,
     ) {
         let command: Vec<(Flow, u32)> =

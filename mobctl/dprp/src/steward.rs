@@ -43,12 +43,18 @@ pub(crate) struct Acknowledged {
 impl Endpoint {
     /// ACG (claim).
     pub(crate) fn on_claim(
-        &mut self, arrival: Arrival, first: u32, bundle: u16, claimed: &[Flow], host: &mut dyn Host,
+        &mut self,
+        arrival: Arrival,
+        first: u32,
+        bundle: u16,
+        claimed: &[Flow],
+        host: &mut dyn Host,
     ) {
         let id = arrival.peer;
         let Some(peer) = self.peers.get(id) else { return };
         let known = peer.correspondent.offers.iter().find(|offer| offer.first == first);
-        if let Some(offer) = known.filter(|offer| offer.path.remote == arrival.path.remote && offer.claimed == claimed) {
+        if let Some(offer) = known.filter(|offer| offer.path.remote == arrival.path.remote && offer.claimed == claimed)
+        {
             let token = offer.token;
             return self.reply(arrival, &Message::ClaimChallenge { first, token });
         }
@@ -78,7 +84,12 @@ impl Endpoint {
 
     /// Whether this claim could be confirmed, and for which instance.
     fn examine(
-        &self, id: PeerId, number: u32, flow: &Flow, path: Path, host: &mut dyn Host,
+        &self,
+        id: PeerId,
+        number: u32,
+        flow: &Flow,
+        path: Path,
+        host: &mut dyn Host,
     ) -> Result<u64, ClaimStatus> {
         if !is_claimable(flow) {
             return Err(ClaimStatus::Invalid);

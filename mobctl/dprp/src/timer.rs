@@ -95,9 +95,7 @@ impl RoundTrip {
     pub(crate) fn sample(&mut self, sample: Duration) {
         self.0 = Some(match self.0 {
             None => (sample, sample / 2),
-            Some((smooth, variance)) => {
-                ((smooth * 7 + sample) / 8, (variance * 3 + smooth.abs_diff(sample)) / 4)
-            }
+            Some((smooth, variance)) => ((smooth * 7 + sample) / 8, (variance * 3 + smooth.abs_diff(sample)) / 4),
         });
     }
 

@@ -55,8 +55,12 @@ fn golden_payloads() -> Result<(), Box<dyn std::error::Error>> {
     dirty[HELLO_PAYLOAD - 1] = 1;
     assert_eq!(Hello::parse(&dirty), None);
 
-    let answer =
-        Answer { sender: 0x0a0b_0c0d, incarnation: 0x0102_0304_0506_0708, seen: "192.0.2.9".parse()?, name: "ab".into() };
+    let answer = Answer {
+        sender: 0x0a0b_0c0d,
+        incarnation: 0x0102_0304_0506_0708,
+        seen: "192.0.2.9".parse()?,
+        name: "ab".into(),
+    };
     let bytes = [10, 11, 12, 13, 1, 2, 3, 4, 5, 6, 7, 8, 4, 192, 0, 2, 9, 2, b'a', b'b'];
     assert_eq!(answer.write(), bytes);
     assert_eq!(Answer::parse(&bytes), Some(answer));

@@ -36,7 +36,9 @@ fn a_host_without_mobconn_is_hardly_bothered() {
         world.run(SECOND);
     }
     assert_eq!(world.sent.len(), 5);
-    assert!(world.nodes[0].has_news(|news| matches!(news, News::NoAnswer { address, .. } if address.ip() == ip(SERVER))));
+    assert!(
+        world.nodes[0].has_news(|news| matches!(news, News::NoAnswer { address, .. } if address.ip() == ip(SERVER)))
+    );
     world.run(100 * 60 * SECOND);
     let sent = world.sent.len();
     assert!((6..=40).contains(&sent), "{sent} datagrams in 100 minutes");
@@ -278,6 +280,7 @@ fn the_table_of_associations_is_bounded() {
         world.run(SECOND);
     }
     assert_eq!(world.nodes[0].endpoint.peers().count(), 3);
-    let confirmed: usize = world.nodes[1..].iter().flat_map(|node| node.endpoint.peers()).map(|peer| peer.confirmed).sum();
+    let confirmed: usize =
+        world.nodes[1..].iter().flat_map(|node| node.endpoint.peers()).map(|peer| peer.confirmed).sum();
     assert_eq!(confirmed, 3, "those who came first keep what they have");
 }

@@ -31,7 +31,8 @@ fn claims_follow_at_once() {
     let mut world = World::pair(2);
     let flows: Vec<_> = (0..89).map(|i| world.connect(0, 1, (HOME, 40_000 + i), (SERVER, 22))).collect();
     world.flows(0);
-    let took = world.run_until(SECOND, |world| world.nodes[0].endpoint.peers().any(|peer| peer.confirmed == flows.len()));
+    let took =
+        world.run_until(SECOND, |world| world.nodes[0].endpoint.peers().any(|peer| peer.confirmed == flows.len()));
     assert_eq!(took, 80 * MS, "four round trips of 20 ms");
     let lengths: Vec<_> = world.sent.iter().map(|datagram| (datagram.data[0], datagram.data.len())).collect();
     assert_eq!(lengths[3..], [(4, 33), (4, 1197), (4, 53), (4, 53), (4, 127)]);

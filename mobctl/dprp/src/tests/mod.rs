@@ -1,10 +1,12 @@
 //! The protocol between complete endpoints over a simulated network.
 
 mod associations;
+mod attacks;
 mod claims;
 mod crossing;
 mod kernel;
 mod moves;
+mod storms;
 mod world;
 
 use crate::Endpoint;

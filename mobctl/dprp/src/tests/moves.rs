@@ -41,7 +41,8 @@ fn a_move_takes_four_messages_and_two_round_trips() {
     assert!(flows.iter().all(|flow| world.wire(0, flow) == (ip(CAFE), ip(SERVER))));
     assert_eq!(committed(&world.nodes[0]), [(3, 0, 40 * MS)]);
     assert_eq!(sealed_since(&world, sent), [65, 53, 53, 46]);
-    let moved = |news: &News| matches!(news, News::PeerMoved { flows: 3, refused: 0, elapsed, .. } if *elapsed == 20 * MS);
+    let moved =
+        |news: &News| matches!(news, News::PeerMoved { flows: 3, refused: 0, elapsed, .. } if *elapsed == 20 * MS);
     assert!(world.nodes[1].has_news(moved));
     assert_eq!(world.nodes[1].view().address.ip(), ip(CAFE));
     world.run(60 * SECOND);
@@ -88,9 +89,9 @@ fn there_and_back_and_on() {
     let mut world = World::pair(4);
     world.strict = true;
     let flows = world.claimed(5, HOME, SERVER);
-    for (old, new, usable) in [
-        (HOME, CAFE, false), (CAFE, HOME, false), (HOME, TRAIN, true), (TRAIN, CAFE, false), (CAFE, HOME, true),
-    ] {
+    for (old, new, usable) in
+        [(HOME, CAFE, false), (CAFE, HOME, false), (HOME, TRAIN, true), (TRAIN, CAFE, false), (CAFE, HOME, true)]
+    {
         world.go(0, old, new, usable);
         world.run(SECOND);
         world.nodes[0].up.remove(&ip(old));
@@ -248,9 +249,7 @@ fn kernels_that_refuse_a_flow_do_not_stop_the_others() {
     world.go(0, HOME, CAFE, true);
     world.run(SECOND);
     assert_eq!(committed(&world.nodes[0]), [(8, 1, 40 * MS)]);
-    let stays = |flow: Flow| {
-        move |news: &News| matches!(news, News::FlowStays { flow: f, reason: Refusal::Conflict, .. } if *f == flow)
-    };
+    let stays = |flow: Flow| move |news: &News| matches!(news, News::FlowStays { flow: f, reason: Refusal::Conflict, .. } if *f == flow);
     assert!(world.nodes[0].has_news(stays(flows[3])));
     for (i, flow) in flows.iter().enumerate() {
         assert_eq!(world.wire(0, flow).0 == ip(HOME), [3, 7].contains(&i), "{i}");

@@ -271,9 +271,8 @@ impl World {
     pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
-            let due = |(i, node): (usize, &Node)| {
-                Some((Duration::from_micros(node.endpoint.poll_timeout()?.as_micros()), i))
-            };
+            let due =
+                |(i, node): (usize, &Node)| Some((Duration::from_micros(node.endpoint.poll_timeout()?.as_micros()), i));
             let timer = self.nodes.iter().enumerate().filter_map(due).min();
             let arrival = self.in_flight.keys().next().copied();
             let next = timer.map(|(at, _)| at).into_iter().chain(arrival.map(|(at, _)| at)).min();
