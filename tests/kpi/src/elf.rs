@@ -3,7 +3,9 @@
 use crate::memory::{self, PAGE};
 use crate::symbols;
 use object::elf::{self, FileHeader64, Rela64, SectionHeader64};
-use object::read::elf::{ElfFile64, FileHeader as _, Rela as _, SectionHeader as _, SectionTable, Sym as _, SymbolTable};
+use object::read::elf::{
+    ElfFile64, FileHeader as _, Rela as _, SectionHeader as _, SectionTable, Sym as _, SymbolTable,
+};
 use object::{LittleEndian, SectionIndex};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -69,15 +71,8 @@ pub(crate) fn load(data: &[u8]) -> Result<Image> {
         return Err("no symbol table".to_owned());
     }
     let count = sections.len();
-    let mut loader = Loader {
-        data,
-        sections,
-        symbols,
-        at: vec![None; count],
-        set_vnet: None,
-        vnet: Vec::new(),
-        image: 0..0,
-    };
+    let mut loader =
+        Loader { data, sections, symbols, at: vec![None; count], set_vnet: None, vnet: Vec::new(), image: 0..0 };
     let placed = loader.place()?;
     loader.fill()?;
     loader.relocate()?;
@@ -307,6 +302,9 @@ impl Image {
             return format!("{name}+{:#x}", at - start);
         }
         let section = self.sections.iter().find(|section| section.range.contains(&at));
-        section.map_or_else(|| format!("+{:#x}", at - self.range.start), |s| format!("{}+{:#x}", s.name, at - s.range.start))
+        section.map_or_else(
+            || format!("+{:#x}", at - self.range.start),
+            |s| format!("{}+{:#x}", s.name, at - s.range.start),
+        )
     }
 }

@@ -17,7 +17,12 @@ pub(crate) const NET_EPOCH: u64 = 0x6e65_7470;
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
-    _epoch_enter_preempt, _epoch_exit_preempt, epoch_wait_preempt, epoch_call, epoch_drain_callbacks, in_epoch,
+    _epoch_enter_preempt,
+    _epoch_exit_preempt,
+    epoch_wait_preempt,
+    epoch_call,
+    epoch_drain_callbacks,
+    in_epoch,
 ];
 
 #[derive(Debug, Default)]

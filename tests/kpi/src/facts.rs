@@ -17,10 +17,29 @@ pub fn structures() -> Vec<Structure> {
         }),*] };
     }
     let mut all: Vec<Structure> = list![
-        layout::Td, layout::Ucred, layout::Prison, layout::Pcpu, layout::VnetC, layout::VnetSysinit, layout::Sysinit,
-        layout::ModMetadata, layout::Moduledata, layout::ModDepend, layout::MallocType, layout::LockObject,
-        layout::PfilHookArgs, layout::PfilLinkArgs, layout::Ifnet, layout::Cdev, layout::Cdevsw, layout::MakeDevArgs,
-        layout::Oid, layout::Req, layout::MbufC, crate::tags::Tag, crate::mbuf::MbArgs,
+        layout::Td,
+        layout::Ucred,
+        layout::Prison,
+        layout::Pcpu,
+        layout::VnetC,
+        layout::VnetSysinit,
+        layout::Sysinit,
+        layout::ModMetadata,
+        layout::Moduledata,
+        layout::ModDepend,
+        layout::MallocType,
+        layout::LockObject,
+        layout::PfilHookArgs,
+        layout::PfilLinkArgs,
+        layout::Ifnet,
+        layout::Cdev,
+        layout::Cdevsw,
+        layout::MakeDevArgs,
+        layout::Oid,
+        layout::Req,
+        layout::MbufC,
+        crate::tags::Tag,
+        crate::mbuf::MbArgs,
     ];
     all.push(("Ifnet", layout::Ifnet::SIZE, &[("xname", layout::IF_XNAME)]));
     all.push(("Cdev", layout::Cdev::SIZE, &[("name", layout::SI_NAME)]));

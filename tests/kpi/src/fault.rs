@@ -25,10 +25,13 @@ fn empty() -> libc::sigaction {
 
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let context = context.cast::<libc::ucontext_t>();
-    // SAFETY: the kernel passes the context of the interrupted code.
-    let at = unsafe { (*context).uc_mcontext.gregs[libc::REG_RIP as usize] } as usize;
-    // SAFETY: the kernel passes the information about the signal.
-    let address = unsafe { (*info).si_addr() } as usize;
+    // SAFETY: the system passes the context of the interrupted code.
+    let context = unsafe { &*context };
+    let at = context.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
+    // SAFETY: the system passes the information about the signal.
+    let info = unsafe { &*info };
+    // SAFETY: these signals carry an address.
+    let address = unsafe { info.si_addr() } as usize;
     let place = crate::linker::describe(at).unwrap_or_else(|| format!("{at:#x}, outside modules"));
     let touched = crate::linker::describe(address).map_or_else(String::new, |name| format!(" ({name})"));
     let during = crate::thread::entry_name();

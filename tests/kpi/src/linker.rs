@@ -173,7 +173,8 @@ pub(crate) fn load(path: &Path, tunables: &[(&str, &str)]) -> Result<(), Errno> 
     IMAGES.write().unwrap().push(Arc::clone(&image));
     *LOADING.lock().unwrap() = found.iter().map(|m| (m.name.clone(), m.data.address())).collect();
     // SAFETY: the set holds pointers to such structures in the image.
-    let oids = image.set("sysctl_set").into_iter().filter_map(|at| unsafe { Oid::new(at as *mut u8) }).collect::<Vec<_>>();
+    let oids =
+        image.set("sysctl_set").into_iter().filter_map(|at| unsafe { Oid::new(at as *mut u8) }).collect::<Vec<_>>();
     kernel().sysctls.register(&oids);
     let mut inits = sysinits(&image, "sysinit_set");
     inits.sort_by_key(key);

@@ -23,10 +23,31 @@ const RM_SLEEPABLE: i32 = 0x4;
 const RW_RECURSE: i32 = 0x10;
 
 pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
-    _mtx_init, _mtx_destroy, __mtx_lock_flags, __mtx_unlock_flags, mtx_sysinit, sx_init_flags, sx_destroy, _sx_xlock,
-    _sx_xunlock, _sx_slock, _sx_sunlock, sx_sysinit, rm_init, rm_init_flags, rm_destroy, _rm_wlock_debug,
-    _rm_wunlock_debug, _rm_rlock_debug, _rm_runlock_debug, _rw_init_flags, _rw_destroy, _rw_wlock_cookie,
-    _rw_wunlock_cookie, __rw_rlock, _rw_runlock_cookie,
+    _mtx_init,
+    _mtx_destroy,
+    __mtx_lock_flags,
+    __mtx_unlock_flags,
+    mtx_sysinit,
+    sx_init_flags,
+    sx_destroy,
+    _sx_xlock,
+    _sx_xunlock,
+    _sx_slock,
+    _sx_sunlock,
+    sx_sysinit,
+    rm_init,
+    rm_init_flags,
+    rm_destroy,
+    _rm_wlock_debug,
+    _rm_wunlock_debug,
+    _rm_rlock_debug,
+    _rm_runlock_debug,
+    _rw_init_flags,
+    _rw_destroy,
+    _rw_wlock_cookie,
+    _rw_wunlock_cookie,
+    __rw_rlock,
+    _rw_runlock_cookie,
 ];
 
 /// Constants of FreeBSD's headers, by name.
@@ -109,7 +130,11 @@ impl Locks {
                 continue;
             }
             if Self::ordered(&order, &lock.name, &before.name) {
-                complain!("{who}: lock order reversal: \"{}\" is held, \"{}\" came first elsewhere", before.name, lock.name);
+                complain!(
+                    "{who}: lock order reversal: \"{}\" is held, \"{}\" came first elsewhere",
+                    before.name,
+                    lock.name
+                );
             }
             order.insert(pair);
         }

@@ -156,7 +156,11 @@ impl Drop for Machine {
         self.set_failures(Failures::None);
         let others: Vec<_> = {
             let vnets = self.kernel.vnets.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            vnets.iter().filter(|v| self.kernel.vnet0.get().is_some_and(|v0| !std::ptr::eq(*v0, **v))).copied().collect()
+            vnets
+                .iter()
+                .filter(|v| self.kernel.vnet0.get().is_some_and(|v0| !std::ptr::eq(*v0, **v)))
+                .copied()
+                .collect()
         };
         for other in others {
             Vnet(other).destroy();

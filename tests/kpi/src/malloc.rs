@@ -19,9 +19,8 @@ const ZONE: u8 = 0xa5;
 const RED: usize = 64;
 const QUARANTINE: usize = 4 << 20;
 
-pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
-    malloc, malloc_aligned, mallocarray, realloc, free, zfree, malloc_init, malloc_uninit,
-];
+pub(crate) const SYMBOLS: &[crate::symbols::Function] =
+    crate::symbols![malloc, malloc_aligned, mallocarray, realloc, free, zfree, malloc_init, malloc_uninit,];
 
 /// Constants of FreeBSD's headers, by name.
 pub(crate) const FACTS: &[(&str, u32)] = &[

@@ -10,9 +10,7 @@ pub(crate) fn reserve(length: usize, low: bool) -> usize {
     let low = if low { libc::MAP_32BIT } else { 0 };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | low;
     // SAFETY: a new anonymous mapping at an address of the kernel's choice.
-    let at = unsafe {
-        libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
-    };
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     assert!(at != libc::MAP_FAILED, "mmap of {length} bytes: {}", std::io::Error::last_os_error());
     at as usize
 }

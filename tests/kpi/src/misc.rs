@@ -9,8 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
-    arc4random, arc4random_buf, priv_check, priv_check_cred, module_register_init, __stack_chk_fail, getbinuptime,
-    getmicrouptime, getnanouptime,
+    arc4random,
+    arc4random_buf,
+    priv_check,
+    priv_check_cred,
+    module_register_init,
+    __stack_chk_fail,
+    getbinuptime,
+    getmicrouptime,
+    getnanouptime,
 ];
 
 /// Uptime in seconds that tests set; `u64::MAX` stands for the real clock.

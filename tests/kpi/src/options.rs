@@ -44,13 +44,6 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            cpus: 32,
-            seed: 1,
-            split: Split::Whole,
-            failures: Failures::None,
-            osreldate: 1_400_507,
-            verbose: false,
-        }
+        Self { cpus: 32, seed: 1, split: Split::Whole, failures: Failures::None, osreldate: 1_400_507, verbose: false }
     }
 }

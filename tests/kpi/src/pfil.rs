@@ -188,6 +188,15 @@ impl Head {
     }
 }
 
+/// Names of a hook: of its module and of its rule.
+fn names(module: usize, rule: usize) -> (String, String) {
+    // SAFETY: a string, by the KPI.
+    let module = unsafe { text(module as *const u8) };
+    // SAFETY: a string, by the KPI.
+    let rule = unsafe { text(rule as *const u8) };
+    (module, rule)
+}
+
 fn current_vnet(who: &str) -> &'static VnetState {
     crate::vnet::current().unwrap_or_else(|| complain!("{who}: curvnet is not set"))
 }
@@ -202,8 +211,7 @@ extern "C" fn pfil_add_hook(arguments: *mut u8) -> usize {
     }
     call::check(arguments.mbuf_chk(), who);
     let address = eternal(16).as_ptr() as usize;
-    // SAFETY: strings, by the KPI.
-    let (module, rule) = unsafe { (text(arguments.modname() as *const u8), text(arguments.rulname() as *const u8)) };
+    let (module, rule) = names(arguments.modname(), arguments.rulname());
     let hook = Hook {
         address,
         module,
@@ -243,15 +251,14 @@ fn link(arguments: PfilLinkArgs) -> Result<(), i32> {
         let hook = hooks.get(&arguments.hook());
         Some(hook.unwrap_or_else(|| complain!("{who}: {:#x} is no hook", arguments.hook())))
     } else {
-        // SAFETY: strings, by the KPI.
-        let (module, rule) = unsafe { (text(arguments.hook() as *const u8), text(arguments.rulname() as *const u8)) };
+        let (module, rule) = names(arguments.hook(), arguments.rulname());
         hooks.values().find(|h| std::ptr::eq(h.vnet, vnet) && h.module == module && h.rule == rule)
     };
     let (Some(head), Some(hook)) = (head, hook) else { return Err(ENOENT) };
     let wanted = [IN, OUT].into_iter().filter(|direction| flags & direction != 0);
     let guard = head.lock.lock().unwrap();
     if flags & UNLINK != 0 {
-        let found = wanted.fold(false, |found, direction| head.remove(direction, hook.address) || found);
+        let found = wanted.filter(|direction| head.remove(*direction, hook.address)).count() > 0;
         return if found { Ok(()) } else { Err(ENOENT) };
     }
     if head.kind != hook.kind || (hook.flags & flags) & !(IN | OUT) != 0 {

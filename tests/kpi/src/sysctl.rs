@@ -30,7 +30,11 @@ const VNET: u32 = 0x0002_0000;
 const PRISON: u32 = 0x0400_0000;
 
 pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
-    sysctl_handle_int, sysctl_handle_long, sysctl_handle_64, sysctl_handle_bool, sysctl_handle_string,
+    sysctl_handle_int,
+    sysctl_handle_long,
+    sysctl_handle_64,
+    sysctl_handle_bool,
+    sysctl_handle_string,
     sysctl_handle_counter_u64,
 ];
 
@@ -93,7 +97,10 @@ impl Tree {
     /// Names that begin with `prefix`.
     pub(crate) fn names(&self, prefix: &str) -> Vec<String> {
         let tree = self.0.lock().unwrap();
-        tree.iter().filter(|(n, o)| n.starts_with(prefix) && o.kind() & CTLTYPE != NODE).map(|(n, _)| n.clone()).collect()
+        tree.iter()
+            .filter(|(n, o)| n.starts_with(prefix) && o.kind() & CTLTYPE != NODE)
+            .map(|(n, _)| n.clone())
+            .collect()
     }
 
     fn find(&self, name: &str) -> Result<Oid, Errno> {

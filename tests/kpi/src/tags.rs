@@ -18,7 +18,12 @@ shared! {
 
 /// Functions that modules call.
 pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
-    m_tag_alloc, m_tag_delete, m_tag_delete_chain, m_tag_delete_nonpersistent, m_tag_locate, m_tag_copy,
+    m_tag_alloc,
+    m_tag_delete,
+    m_tag_delete_chain,
+    m_tag_delete_nonpersistent,
+    m_tag_locate,
+    m_tag_copy,
     m_tag_free_default,
 ];
 

@@ -155,7 +155,11 @@ pub(crate) fn current<R>(f: impl FnOnce(&Thread) -> R) -> R {
 
 /// What the thread is doing, for complaints.
 pub(crate) fn entry_name() -> &'static str {
-    if ENTERED.get() { THREAD.try_with(|thread| thread.entry.get()).unwrap_or("the end of a thread") } else { "no call" }
+    if ENTERED.get() {
+        THREAD.try_with(|thread| thread.entry.get()).unwrap_or("the end of a thread")
+    } else {
+        "no call"
+    }
 }
 
 /// Complains if the calling thread must not sleep now.

@@ -25,13 +25,14 @@ const MODSPACE: usize = 8 * PAGE;
 const SIZE: usize = OWN + MODSPACE;
 
 pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
-    vnet_register_sysinit, vnet_deregister_sysinit, vnet_register_sysuninit, vnet_deregister_sysuninit,
+    vnet_register_sysinit,
+    vnet_deregister_sysinit,
+    vnet_register_sysuninit,
+    vnet_deregister_sysuninit,
 ];
 
 /// Constants of FreeBSD's headers, by name.
-pub(crate) const FACTS: &[(&str, u32)] = &[
-    ("VNET_MAGIC_N", MAGIC),
-];
+pub(crate) const FACTS: &[(&str, u32)] = &[("VNET_MAGIC_N", MAGIC)];
 
 /// Where the master region begins: `VNET_START`.
 pub(crate) fn start() -> usize {

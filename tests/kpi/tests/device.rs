@@ -11,9 +11,8 @@ use mobconn_abi::{
 use mobconn_kpi::{Errno, Machine, Options, Region, Vnet};
 use zerocopy::{FromBytes, IntoBytes};
 
-const ALL: [u32; 11] = [
-    INFO, FLOW_ADD, FLOW_DELETE, FLOW_GET, FLOW_LIST, MOVE_PREPARE, MOVE_COMMIT, MOVE_ABORT, EXPIRE, FLUSH, STATS,
-];
+const ALL: [u32; 11] =
+    [INFO, FLOW_ADD, FLOW_DELETE, FLOW_GET, FLOW_LIST, MOVE_PREPARE, MOVE_COMMIT, MOVE_ABORT, EXPIRE, FLUSH, STATS];
 
 fn flows(vnet: &Vnet) -> u32 {
     let mut info = Info::default();

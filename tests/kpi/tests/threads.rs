@@ -73,7 +73,8 @@ fn packets_while_the_table_changes() {
         });
         scope.spawn(|| {
             while !done.load(Ordering::Acquire) {
-                let mut list = FlowList { cursor: 0, buffer: 0x1000, count: 9, record_size: size_of::<Record>() as u32 };
+                let mut list =
+                    FlowList { cursor: 0, buffer: 0x1000, count: 9, record_size: size_of::<Record>() as u32 };
                 let mut regions = [Region { address: 0x1000, bytes: vec![0; 9 * size_of::<Record>()] }];
                 common::ioctl(&vnet, FLOW_LIST, &mut list, &mut regions).expect("FLOW_LIST");
                 assert!(count(&vnet, Counter::FlowAdded) >= 16);
@@ -113,7 +114,11 @@ fn unloading_under_traffic() {
                         };
                         let side = if sent.destination_changed { &wire } else { &stack };
                         assert_eq!(look(&sent.packets[0]), expected(side, Way::Sent, &data));
-                        if sent.destination_changed { moved += 1 } else { untouched += 1 }
+                        if sent.destination_changed {
+                            moved += 1
+                        } else {
+                            untouched += 1
+                        }
                         let _ = vnet.ip_input(&packet(&wire, Way::Received, &data, false), &Rx::new("em0"));
                     }
                     (moved, untouched)

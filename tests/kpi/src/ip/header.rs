@@ -68,9 +68,8 @@ impl Header {
         if total > bytes.len() {
             return None;
         }
-        let address = |at: usize| {
-            IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[at..at + 16]).unwrap_or([0; 16])))
-        };
+        let address =
+            |at: usize| IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[at..at + 16]).unwrap_or([0; 16])));
         let (mut next, mut at, mut fragment) = (bytes[6], 40, false);
         // Hop-by-hop options, routing, fragment, destination options.
         while let 0 | 43 | 44 | 60 = next {

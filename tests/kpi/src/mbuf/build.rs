@@ -3,7 +3,7 @@
 use super::{M, attach, construct, flag, freem, raw, share};
 use crate::complaint::complain;
 use crate::kernel::kernel;
-use crate::layout::{M_DAT, M_PKTDAT, MCLBYTES, MHLEN, MLEN, MSIZE};
+use crate::layout::{M_DAT, M_PKTDAT, MCLBYTES, MHLEN, MLEN};
 use crate::options::Split;
 
 /// Room that drivers and the stack leave in front of a packet.
@@ -87,7 +87,8 @@ fn plan(total: usize, first: usize, split: Split) -> Vec<Piece> {
                 let length = (least + rng.below(most + 1)).min(left).min(MCLBYTES);
                 let external = length > room || rng.percent(40);
                 let capacity = if external { MCLBYTES } else { room };
-                let offset = if rng.percent(50) { rng.below(capacity - length + 1) } else { (capacity - length).min(LINK) };
+                let offset =
+                    if rng.percent(50) { rng.below(capacity - length + 1) } else { (capacity - length).min(LINK) };
                 // Every fourth chain has what is not writable.
                 let special = external && rng.percent(25);
                 pieces.push(Piece {
@@ -121,11 +122,8 @@ pub(crate) fn build(bytes: &[u8], first: usize, split: Split) -> Packet {
             let cluster = kernel().clusters.alloc().unwrap_or_else(|| complain!("the machine is out of clusters"));
             attach(m, cluster.as_ptr() as usize);
         }
-        let begin = if piece.external {
-            m.ext_buf()
-        } else {
-            m.address() + if head.is_none() { M_PKTDAT } else { M_DAT }
-        };
+        let begin =
+            if piece.external { m.ext_buf() } else { m.address() + if head.is_none() { M_PKTDAT } else { M_DAT } };
         m.set_data(begin + piece.offset);
         let (now, later) = rest.split_at(piece.length);
         m.write(0, now);
@@ -155,6 +153,5 @@ pub(crate) fn build(bytes: &[u8], first: usize, split: Split) -> Packet {
     }
     let Some(m) = head else { complain!("no mbuf for an empty packet") };
     m.set_total(bytes.len());
-    debug_assert!(MSIZE > M_PKTDAT);
     Packet { m, shared }
 }

@@ -7,8 +7,23 @@ use std::ptr::null_mut;
 
 /// Functions that modules call.
 pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
-    m_adj, m_cat, m_copyback, m_copydata, m_copym, m_copypacket, m_copyup, m_defrag, m_dup, m_dup_pkthdr, m_freem,
-    m_length, m_move_pkthdr, m_prepend, m_pullup, m_unshare, mb_free_ext,
+    m_adj,
+    m_cat,
+    m_copyback,
+    m_copydata,
+    m_copym,
+    m_copypacket,
+    m_copyup,
+    m_defrag,
+    m_dup,
+    m_dup_pkthdr,
+    m_freem,
+    m_length,
+    m_move_pkthdr,
+    m_prepend,
+    m_pullup,
+    m_unshare,
+    mb_free_ext,
 ];
 
 fn raw(m: Option<M>) -> *mut u8 {

@@ -65,9 +65,7 @@ pub(crate) const EXT_CLUSTER: u32 = 1;
 const EMBREF: u32 = 1 << 8;
 
 /// Constants of FreeBSD's headers, by name.
-pub(crate) const FACTS: &[(&str, u32)] = &[
-    ("EXT_FLAG_EMBREF", EMBREF >> 8),
-];
+pub(crate) const FACTS: &[(&str, u32)] = &[("EXT_FLAG_EMBREF", EMBREF >> 8)];
 
 /// A live mbuf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -173,7 +171,8 @@ impl M {
 
     /// `M_WRITABLE`.
     pub(crate) fn writable(self) -> bool {
-        !self.has(flag::RDONLY | flag::EXTPG) && (!self.has(flag::EXT) || self.references().load(Ordering::Acquire) == 1)
+        !self.has(flag::RDONLY | flag::EXTPG)
+            && (!self.has(flag::EXT) || self.references().load(Ordering::Acquire) == 1)
     }
 
     /// Whether the storage is somebody else's too. Unlike `M_WRITABLE` it does not ask for `M_RDONLY` of internal

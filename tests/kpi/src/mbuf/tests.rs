@@ -112,8 +112,20 @@ fn every_failed_allocation_leaves_nothing() {
         |m| ops::copyup(m, 100, 8),
         |m| ops::unshare(m, M_NOWAIT),
         |m| ops::prepend(m, 20, M_NOWAIT),
-        |m| ops::dup(m, M_NOWAIT).or_else(|| { freem(Some(m), "the original"); None }).inspect(|_| freem(Some(m), "the original")),
-        |m| ops::defrag(m, M_NOWAIT).or_else(|| { freem(Some(m), "the original"); None }),
+        |m| {
+            ops::dup(m, M_NOWAIT)
+                .or_else(|| {
+                    freem(Some(m), "the original");
+                    None
+                })
+                .inspect(|_| freem(Some(m), "the original"))
+        },
+        |m| {
+            ops::defrag(m, M_NOWAIT).or_else(|| {
+                freem(Some(m), "the original");
+                None
+            })
+        },
     ];
     for operation in operations {
         let mut failed = 0;

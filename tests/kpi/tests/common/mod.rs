@@ -14,10 +14,8 @@ pub(crate) const RW: u32 = 3;
 
 /// The module under test: `MOBCONN_KO`, or `build/mobconn.ko` of this workspace.
 pub(crate) fn module() -> PathBuf {
-    let path = std::env::var_os("MOBCONN_KO").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/mobconn.ko"),
-        PathBuf::from,
-    );
+    let path = std::env::var_os("MOBCONN_KO")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/mobconn.ko"), PathBuf::from);
     assert!(path.is_file(), "{} is missing: run `make kmod` first", path.display());
     path
 }

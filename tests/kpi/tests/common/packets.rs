@@ -57,9 +57,7 @@ pub(crate) fn look(packet: &[u8]) -> Seen {
             let right = header.to_header().calc_header_checksum() == header.header_checksum();
             (IpAddr::V4(header.source_addr()), IpAddr::V4(header.destination_addr()), right)
         }
-        NetSlice::Ipv6(v6) => {
-            (IpAddr::V6(v6.header().source_addr()), IpAddr::V6(v6.header().destination_addr()), true)
-        }
+        NetSlice::Ipv6(v6) => (IpAddr::V6(v6.header().source_addr()), IpAddr::V6(v6.header().destination_addr()), true),
         other => panic!("{other:?}"),
     };
     let (source_port, destination_port, payload, right) = match sliced.transport.as_ref().expect("transport") {
