@@ -246,6 +246,19 @@ impl Lab {
         }
     }
 
+    /// Waits until a message of DPRP has been seen.
+    ///
+    /// # Errors
+    /// [`Error::Check`] when there was none after `timeout`.
+    pub fn wait_messages(&self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        while self.world.wire.watch(|watch| watch.messages.is_empty()) {
+            check!(Instant::now() < deadline, "no message of DPRP in {timeout:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// What the module says about itself on a host.
     ///
     /// # Errors

@@ -63,8 +63,8 @@ pub struct Progress {
     pub received: AtomicU64,
     /// Bytes handed to the sockets, all streams together.
     pub sent: AtomicU64,
-    /// Bytes that each stream may send so far; `u64::MAX` to open the gate.
-    pub gate: AtomicU64,
+    /// Bytes that each stream may send so far.
+    gate: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -93,9 +93,14 @@ impl Pump {
         Ok(Self { progress, thread: Some(thread) })
     }
 
+    /// Lets every stream send so many bytes, counted from its beginning.
+    pub fn allow(&self, bytes: u64) {
+        self.progress.gate.store(bytes, Ordering::Relaxed);
+    }
+
     /// Lets every stream send all it has.
     pub fn open(&self) {
-        self.progress.gate.store(u64::MAX, Ordering::Relaxed);
+        self.allow(u64::MAX);
     }
 
     /// Bytes received so far.

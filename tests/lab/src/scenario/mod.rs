@@ -1,7 +1,9 @@
 //! The scenarios: each runs in a process of its own.
 
+mod common;
 mod runner;
 mod tcp;
+mod udp;
 
 pub use runner::{list, run_all, run_one};
 
@@ -23,59 +25,22 @@ pub struct Scenario {
 
 /// All of them, in the order in which they run.
 pub const ALL: &[Scenario] = &[
-    Scenario {
-        name: "no-move",
-        about: "without mobconn and without a move, a stream goes through: the world works",
-        run: tcp::no_move,
-    },
-    Scenario {
-        name: "without",
-        about: "without mobconn, a stream stalls when its host moves: these tests can fail",
-        run: tcp::without,
-    },
-    Scenario {
-        name: "by-hand-ipv4",
-        about: "mobctl flow add and del on both hosts, no daemon, IPv4",
-        run: tcp::by_hand_v4,
-    },
-    Scenario {
-        name: "by-hand-ipv6",
-        about: "the same over IPv6",
-        run: tcp::by_hand_v6,
-    },
-    Scenario {
-        name: "ipv4-mobile-sends",
-        about: "the mobile host sends while it moves there and back, IPv4",
-        run: tcp::mobile_sends,
-    },
-    Scenario {
-        name: "ipv4-peer-sends",
-        about: "the peer sends",
-        run: tcp::peer_sends,
-    },
-    Scenario {
-        name: "ipv4-both-send",
-        about: "both send at once",
-        run: tcp::both_send,
-    },
-    Scenario {
-        name: "ipv6-mobile-sends",
-        about: "the mobile host sends, IPv6",
-        run: tcp::mobile_sends_v6,
-    },
-    Scenario {
-        name: "ipv6-peer-sends",
-        about: "the peer sends, IPv6",
-        run: tcp::peer_sends_v6,
-    },
-    Scenario {
-        name: "ipv6-both-send",
-        about: "both send at once, IPv6",
-        run: tcp::both_send_v6,
-    },
-    Scenario {
-        name: "hundred",
-        about: "a hundred connections move at once",
-        run: tcp::hundred,
-    },
+    Scenario { name: "no-move", about: "without mobconn and without a move, streams go through: the world works", run: tcp::no_move },
+    Scenario { name: "without", about: "without mobconn, a stream stalls when its host moves: these tests can fail", run: tcp::without },
+    Scenario { name: "by-hand-ipv4", about: "mobctl flow add and del on both hosts, no daemon", run: tcp::by_hand_v4 },
+    Scenario { name: "by-hand-ipv6", about: "the same over IPv6", run: tcp::by_hand_v6 },
+    Scenario { name: "mobile-sends-ipv4", about: "the mobile host sends while it moves there and back", run: tcp::mobile_sends_v4 },
+    Scenario { name: "mobile-sends-ipv6", about: "the same over IPv6", run: tcp::mobile_sends_v6 },
+    Scenario { name: "peer-sends-ipv4", about: "the peer sends", run: tcp::peer_sends_v4 },
+    Scenario { name: "peer-sends-ipv6", about: "the same over IPv6", run: tcp::peer_sends_v6 },
+    Scenario { name: "both-send-ipv4", about: "both send at once", run: tcp::both_send_v4 },
+    Scenario { name: "both-send-ipv6", about: "the same over IPv6", run: tcp::both_send_v6 },
+    Scenario { name: "hundred", about: "a hundred connections move at once", run: tcp::hundred },
+    Scenario { name: "idle", about: "idle connections move; then the peer speaks first", run: tcp::idle },
+    Scenario { name: "loss", about: "of every cable's packets 5 % are lost during the move", run: tcp::loss },
+    Scenario { name: "wrong-key", about: "the daemons have different group keys: nothing moves", run: tcp::wrong_key },
+    Scenario { name: "udp-ipv4", about: "a UDP flow moves there and back", run: udp::flow_v4 },
+    Scenario { name: "udp-ipv6", about: "the same over IPv6", run: udp::flow_v6 },
+    Scenario { name: "interruption-0ms", about: "what a move costs on a path without delay", run: udp::no_delay },
+    Scenario { name: "interruption-20ms", about: "what a move costs at 20 ms one way", run: udp::delay },
 ];
