@@ -183,7 +183,7 @@ pub struct PeerMove {
     pub name: String,
     /// What became of it.
     pub outcome: Outcome,
-    /// Flows that moved, or that wait.
+    /// Flows that moved.
     pub flows: usize,
     /// Flows that were refused, by the peer or by this host's kernel.
     pub refused: usize,
@@ -193,18 +193,18 @@ pub struct PeerMove {
     pub interruption_ms: Option<f64>,
 }
 
-/// What became of a move with one peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What became of a move with one peer, from good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Committed at both ends.
     Moved,
+    /// The connections ended, or a later move took its place.
+    Ended,
     /// Refused as a whole; the flows stay where they were.
     Refused,
     /// The peer has not answered; both addresses are kept, and it is asked again.
     InDoubt,
-    /// A later move took its place.
-    Superseded,
 }
 
 impl Outcome {
@@ -213,9 +213,9 @@ impl Outcome {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Moved => "moved",
+            Self::Ended => "ended",
             Self::Refused => "refused",
             Self::InDoubt => "in-doubt",
-            Self::Superseded => "superseded",
         }
     }
 }

@@ -101,7 +101,7 @@ fn moved(common: &Common, request: &Request, patience: Duration) -> Result<(Show
         Some(Exit::NoInput)
     } else if any(Outcome::InDoubt) {
         Some(Exit::Temporary)
-    } else if any(Outcome::Refused) || any(Outcome::Superseded) || report.peers.iter().any(|one| one.refused > 0) {
+    } else if any(Outcome::Refused) || any(Outcome::Ended) || report.peers.iter().any(|one| one.refused > 0) {
         Some(Exit::Unavailable)
     } else {
         None

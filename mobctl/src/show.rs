@@ -132,12 +132,11 @@ pub fn moved(report: &MoveReport) -> Shown {
         .peers
         .iter()
         .map(|one| {
-            let moved = if one.outcome == Outcome::Moved { one.flows } else { 0 };
             vec![
                 one.peer.chars().take(16).collect(),
                 one.name.clone(),
                 one.outcome.name().into(),
-                moved.to_string(),
+                one.flows.to_string(),
                 one.refused.to_string(),
                 one.interruption_ms.map(|ms| format!("{ms:.3}ms")).unwrap_or_default(),
                 one.reason.clone(),

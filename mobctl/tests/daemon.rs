@@ -192,6 +192,18 @@ fn the_configuration_is_read_again() {
     daemon.signal("-HUP");
     daemon.expect("again");
     assert!(daemon.status().mobile);
+    // Elsewhere: another port, and back to the first when the third is taken.
+    let before = daemon.status().listen;
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = Place { port: taken.local_addr().unwrap().port(), ..place };
+    other.configure("");
+    let failure = control::ask(&daemon.control, &Request::Reload, PATIENCE).unwrap_err();
+    assert!(failure.message.contains("cannot listen"), "{failure}");
+    assert_eq!(daemon.status().listen, before);
+    drop(taken);
+    assert_eq!(daemon.ask(&Request::Reload), Response::Done);
+    assert_eq!(daemon.status().listen, [format!("127.0.0.1:{}", other.port).parse().unwrap()]);
+    let place = other;
     place.configure("log_level = \"error\"");
     assert_eq!(daemon.ask(&Request::Reload), Response::Done);
     assert!(!daemon.status().mobile);

@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use chronicle::{Chronicle, printable};
 use clock::{Clock, poll_millis};
 use host::KernelHost;
-use mobconn_dprp::{Endpoint, Event, Flow, Instant, PublicKey};
+use mobconn_dprp::{Endpoint, Event, Flow, Instant, News, PublicKey};
 use moves::Watch;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pidfile::Pidfile;
@@ -27,7 +27,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use server::Server;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -253,6 +253,8 @@ impl Daemon {
             self.listing_due = now.after(LISTING);
             if self.settings.config.mobile || self.endpoint.peers().next().is_some() {
                 self.list_connections();
+                self.flush(false);
+                self.look_after_watches();
             }
         }
         if self.tidying_due <= now {
@@ -289,12 +291,32 @@ impl Daemon {
                 log::debug!("sending to {} failed: {error}", transmit.remote);
             }
         }
+        let mut replaced = false;
         while let Some(notice) = self.endpoint.poll_notice() {
             self.chronicle.record(&notice);
+            replaced |= matches!(notice.news, News::MoveStarted { .. });
             let newest = self.watches.len().saturating_sub(1);
             for (index, watch) in self.watches.iter_mut().enumerate() {
                 watch.learn(&notice.news, beginning && index == newest);
             }
+        }
+        if replaced {
+            self.look_after_watches();
+        }
+    }
+
+    /// Finds out which moves that somebody waits for are given up.
+    fn look_after_watches(&mut self) {
+        if self.watches.is_empty() {
+            return;
+        }
+        let live: HashSet<(PublicKey, u32)> = self
+            .endpoint
+            .peers()
+            .flat_map(|peer| peer.moves.into_iter().map(move |one| (peer.key, one.number)))
+            .collect();
+        for watch in &mut self.watches {
+            watch.keep(|peer, number| live.contains(&(*peer, number)));
         }
     }
 
@@ -364,17 +386,33 @@ impl Daemon {
     fn reload(&mut self) -> Result<(), Failure> {
         let new = Settings::read(&self.config_path)?;
         if !self.settings.same_protocol(&new) {
-            if (&new.config.listen, new.config.port) != (&self.settings.config.listen, self.settings.config.port) {
-                self.sockets = Sockets::open(&new.config.listen, new.config.port)?;
-            }
             // Associations are made anew; the bindings are the kernel's.
-            self.endpoint = endpoint(&new, &mut self.host, self.clock.now())?;
+            let endpoint = endpoint(&new, &mut self.host, self.clock.now())?;
+            self.listen(&new)?;
+            self.endpoint = endpoint;
         }
         log::set_max_level(new.config.log_level);
         self.settings = new;
         log::info!("read {} again", self.config_path.display());
         self.resume();
         Ok(())
+    }
+
+    /// Listens where `new` says, or where it did before when that cannot be.
+    fn listen(&mut self, new: &Settings) -> Result<(), Failure> {
+        let place = |settings: &Settings| (settings.config.listen.clone(), settings.config.port);
+        let (old_place, new_place) = (place(&self.settings), place(new));
+        if old_place == new_place {
+            return Ok(());
+        }
+        // The old sockets may be in the way of the new ones.
+        self.sockets = Sockets::none();
+        let (sockets, result) = match Sockets::open(&new_place.0, new_place.1) {
+            Ok(sockets) => (sockets, Ok(())),
+            Err(failure) => (Sockets::open(&old_place.0, old_place.1)?, Err(failure)),
+        };
+        self.sockets = sockets;
+        result
     }
 
     fn peers(&self) -> Vec<Peer> {

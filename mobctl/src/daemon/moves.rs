@@ -5,7 +5,7 @@ use mobconn_dprp::{Instant, MoveRefusal, News, PublicKey, Refusal};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// A move that somebody waits for.
+/// A move that somebody waits for: of each peer concerned one or several moves of the protocol.
 #[derive(Debug)]
 pub(super) struct Watch {
     /// The control client that waits.
@@ -18,13 +18,21 @@ pub(super) struct Watch {
     peers: BTreeMap<PublicKey, One>,
 }
 
+/// What is known of one peer.
 #[derive(Debug, Default)]
 struct One {
-    number: Option<u32>,
-    outcome: Option<Outcome>,
+    steps: BTreeMap<u32, Step>,
+    /// Flows that this host's own kernel did not let move.
+    stay: usize,
+    reason: String,
+}
+
+/// One move of the protocol.
+#[derive(Debug)]
+struct Step {
+    outcome: Outcome,
     flows: usize,
     refused: usize,
-    reason: String,
     interruption_ms: Option<f64>,
 }
 
@@ -36,64 +44,64 @@ impl Watch {
     /// Takes in what the protocol tells. `beginning`: it was told while the move began.
     pub(super) fn learn(&mut self, news: &News, beginning: bool) {
         match news {
-            News::MoveStarted { peer, number, old, new, flows } => {
-                let ours = (*old, *new) == (self.old, self.new);
-                if beginning && ours {
-                    let one = self.peers.entry(*peer).or_default();
-                    (one.number, one.flows) = (Some(*number), *flows);
-                } else if let Some(one) = self.peers.get_mut(peer).filter(|one| one.outcome.is_none())
-                    && !ours
-                {
-                    one.outcome = Some(Outcome::Superseded);
-                }
+            News::MoveStarted { peer, number, old, new, flows } if (*old, *new) == (self.old, self.new) => {
+                let step = Step { outcome: Outcome::InDoubt, flows: *flows, refused: 0, interruption_ms: None };
+                self.peers.entry(*peer).or_default().steps.insert(*number, step);
             }
             News::FlowStays { peer, reason, .. } if beginning => {
                 let one = self.peers.entry(*peer).or_default();
-                one.refused += 1;
+                one.stay += 1;
                 one.reason = refusal(*reason).into();
             }
             News::MoveCommitted { peer, number, flows, refused, elapsed, .. } => {
-                if let Some(one) = self.waiting(peer, *number) {
-                    one.outcome = Some(Outcome::Moved);
-                    one.flows = *flows;
-                    one.refused += refused;
-                    if *refused > 0 {
-                        one.reason = "the peer refused some flows".into();
-                    }
-                    one.interruption_ms = Some(elapsed.as_secs_f64() * 1e3);
+                let Some(one) = self.peers.get_mut(peer) else { return };
+                let Some(step) = one.steps.get_mut(number) else { return };
+                let interruption_ms = Some(elapsed.as_secs_f64() * 1e3);
+                *step = Step { outcome: Outcome::Moved, flows: *flows, refused: *refused, interruption_ms };
+                if *refused > 0 {
+                    one.reason = "the peer refused some flows".into();
                 }
             }
             News::MoveRefused { peer, number, reason } => {
-                if let Some(one) = self.waiting(peer, *number) {
-                    one.outcome = Some(Outcome::Refused);
-                    one.refused += std::mem::take(&mut one.flows);
-                    one.reason = move_refusal(*reason).into();
-                }
+                let Some(one) = self.peers.get_mut(peer) else { return };
+                let Some(step) = one.steps.get_mut(number) else { return };
+                *step = Step { outcome: Outcome::Refused, flows: 0, refused: step.flows, interruption_ms: None };
+                one.reason = move_refusal(*reason).into();
             }
             _ => {}
         }
     }
 
-    fn waiting(&mut self, peer: &PublicKey, number: u32) -> Option<&mut One> {
-        self.peers.get_mut(peer).filter(|one| one.number == Some(number) && one.outcome.is_none())
+    /// Moves that wait and that the protocol no longer has were replaced by later ones, or their connections ended.
+    pub(super) fn keep(&mut self, is_live: impl Fn(&PublicKey, u32) -> bool) {
+        for (peer, one) in &mut self.peers {
+            for (number, step) in &mut one.steps {
+                if step.outcome == Outcome::InDoubt && !is_live(peer, *number) {
+                    step.outcome = Outcome::Ended;
+                }
+            }
+        }
     }
 
     /// Whether every peer has answered.
     pub(super) fn is_over(&self) -> bool {
-        self.peers.values().all(|one| one.outcome.is_some() || one.number.is_none())
+        self.peers.values().flat_map(|one| one.steps.values()).all(|step| step.outcome != Outcome::InDoubt)
     }
 
     /// The outcome so far. `name` tells the name of a peer.
     pub(super) fn report(&self, name: impl Fn(&PublicKey) -> String) -> MoveReport {
-        let peers = self.peers.iter().map(|(key, one)| PeerMove {
-            peer: key.to_string(),
-            name: name(key),
-            // A peer all of whose flows stay for this host's own kernel was never asked.
-            outcome: one.outcome.unwrap_or(if one.number.is_some() { Outcome::InDoubt } else { Outcome::Refused }),
-            flows: one.flows,
-            refused: one.refused,
-            reason: one.reason.clone(),
-            interruption_ms: one.interruption_ms,
+        let peers = self.peers.iter().map(|(key, one)| {
+            let steps = || one.steps.values();
+            PeerMove {
+                peer: key.to_string(),
+                name: name(key),
+                // The worst counts. A peer that was not asked at all has flows that this host's own kernel refused.
+                outcome: steps().map(|step| step.outcome).max().unwrap_or(Outcome::Refused),
+                flows: steps().filter(|step| step.outcome == Outcome::Moved).map(|step| step.flows).sum(),
+                refused: steps().map(|step| step.refused).sum::<usize>() + one.stay,
+                reason: one.reason.clone(),
+                interruption_ms: steps().filter_map(|step| step.interruption_ms).reduce(f64::max),
+            }
         });
         MoveReport { old: self.old, new: self.new, old_usable: self.old_usable, peers: peers.collect() }
     }
@@ -164,13 +172,15 @@ mod tests {
     fn every_peer_is_waited_for() {
         let mut watch = watch();
         watch.learn(&started(PEER, 7, 3), true);
-        watch.learn(&started(OTHER, 7, 2), true);
+        watch.learn(&started(OTHER, 8, 2), true);
         watch.learn(&committed(PEER, 6, 9, 9), false);
+        watch.learn(&committed(OTHER, 7, 9, 9), false);
+        watch.keep(|_, _| true);
         assert!(!watch.is_over());
-        assert_eq!(outcomes(&watch), [(Outcome::InDoubt, 3, 0), (Outcome::InDoubt, 2, 0)]);
+        assert_eq!(outcomes(&watch), [(Outcome::InDoubt, 0, 0), (Outcome::InDoubt, 0, 0)]);
         watch.learn(&committed(PEER, 7, 2, 1), false);
         assert!(!watch.is_over());
-        watch.learn(&News::MoveRefused { peer: OTHER, number: 7, reason: MoveRefusal::Translated }, false);
+        watch.learn(&News::MoveRefused { peer: OTHER, number: 8, reason: MoveRefusal::Translated }, false);
         assert!(watch.is_over());
         assert_eq!(outcomes(&watch), [(Outcome::Moved, 2, 1), (Outcome::Refused, 0, 2)]);
         let report = watch.report(|peer| if *peer == PEER { "one".into() } else { String::new() });
@@ -199,14 +209,31 @@ mod tests {
     }
 
     #[test]
-    fn a_later_move_takes_its_place() {
+    fn several_moves_with_one_peer_are_one() {
+        let mut watch = watch();
+        watch.learn(&started(PEER, 7, 3), true);
+        watch.learn(&started(PEER, 8, 4), true);
+        watch.learn(&committed(PEER, 8, 4, 0), false);
+        assert!(!watch.is_over());
+        assert_eq!(outcomes(&watch), [(Outcome::InDoubt, 4, 0)]);
+        // What did not fit at first follows later.
+        watch.learn(&started(PEER, 9, 1), false);
+        watch.learn(&committed(PEER, 7, 3, 0), false);
+        assert!(!watch.is_over());
+        watch.learn(&committed(PEER, 9, 1, 0), false);
+        assert!(watch.is_over());
+        assert_eq!(outcomes(&watch), [(Outcome::Moved, 8, 0)]);
+    }
+
+    #[test]
+    fn a_move_that_the_protocol_gave_up_is_over() {
         let mut watch = watch();
         watch.learn(&started(PEER, 7, 3), true);
         let (old, new) = (addresses().1, [10, 0, 0, 1].into());
-        watch.learn(&News::MoveStarted { peer: OTHER, number: 8, old, new, flows: 3 }, true);
-        assert!(!watch.is_over());
         watch.learn(&News::MoveStarted { peer: PEER, number: 8, old, new, flows: 3 }, true);
+        assert!(!watch.is_over());
+        watch.keep(|peer, number| (*peer, number) == (PEER, 8));
         assert!(watch.is_over());
-        assert_eq!(outcomes(&watch), [(Outcome::Superseded, 3, 0)]);
+        assert_eq!(outcomes(&watch), [(Outcome::Ended, 0, 0)]);
     }
 }

@@ -32,6 +32,11 @@ pub(super) struct Datagram {
 }
 
 impl Sockets {
+    /// No socket at all.
+    pub(super) const fn none() -> Self {
+        Self { sockets: Vec::new() }
+    }
+
     /// Binds `port` on each address.
     pub(super) fn open(listen: &[IpAddr], port: u16) -> Result<Self, Failure> {
         let mut sockets = Vec::new();
