@@ -29,20 +29,25 @@ fn half(bytes: &[u8], at: usize) -> usize {
 impl Header {
     /// The header, if it is well formed and the packet is at least as long as it says.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        Self::parse_front(bytes, bytes.len())
+    }
+
+    /// The same from the first bytes of a packet of `length` bytes; what lies behind them counts as not understood.
+    pub(crate) fn parse_front(bytes: &[u8], length: usize) -> Option<Self> {
         match bytes.first()? >> 4 {
-            4 => Self::parse_v4(bytes),
-            6 => Self::parse_v6(bytes),
+            4 => Self::parse_v4(bytes, length),
+            6 => Self::parse_v6(bytes, length),
             _ => None,
         }
     }
 
-    fn parse_v4(bytes: &[u8]) -> Option<Self> {
+    fn parse_v4(bytes: &[u8], available: usize) -> Option<Self> {
         if bytes.len() < 20 {
             return None;
         }
         let length = usize::from(bytes[0] & 0xf) * 4;
         let total = half(bytes, 2);
-        if length < 20 || total < length || total > bytes.len() {
+        if length < 20 || total < length || total > available {
             return None;
         }
         let address = |at: usize| IpAddr::V4(Ipv4Addr::new(bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]));
@@ -60,12 +65,12 @@ impl Header {
         })
     }
 
-    fn parse_v6(bytes: &[u8]) -> Option<Self> {
+    fn parse_v6(bytes: &[u8], available: usize) -> Option<Self> {
         if bytes.len() < 40 {
             return None;
         }
         let total = 40 + half(bytes, 4);
-        if total > bytes.len() {
+        if total > available {
             return None;
         }
         let address =

@@ -48,5 +48,8 @@ impl Drop for Passage {
 
 /// The header of a packet, which a hook may have changed: read again from its first mbuf.
 fn header_of(m: M) -> Option<Header> {
-    Header::parse(&crate::mbuf::gather(m))
+    let mut front = [0; 60];
+    let front = &mut front[..m.length().min(60)];
+    m.read(0, front);
+    Header::parse_front(front, m.total())
 }

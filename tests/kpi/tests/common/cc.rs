@@ -86,6 +86,9 @@ fn link(target: &Path, name: &Path) {
 }
 
 fn clang() -> OsString {
+    if let Some(clang) = std::env::var_os("MOBCONN_CLANG") {
+        return clang;
+    }
     let own = Path::new("/usr/lib/llvm-19/bin/clang");
     if own.exists() { own.into() } else { "clang".into() }
 }
