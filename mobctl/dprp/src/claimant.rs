@@ -45,6 +45,8 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) struct Offer {
     pub(crate) bundle: u16,
+    /// This host's wire address of the flows.
+    at: IpAddr,
     path: Path,
     pub(crate) flows: Vec<Flow>,
     token: Option<Token>,
@@ -279,7 +281,9 @@ impl Endpoint {
                     mine.state = State::Offered(id, first);
                 }
             }
-            peer.claimant.offers.insert(first, Offer { bundle, path, flows, token: None, began: now, tries: 0 });
+            peer.claimant
+                .offers
+                .insert(first, Offer { bundle, at: local, path, flows, token: None, began: now, tries: 0 });
             self.send_offer(now, id, first);
         }
     }
@@ -287,9 +291,13 @@ impl Endpoint {
     /// Sends a batch, or its proof, and sets the deadline for sending it again.
     fn send_offer(&mut self, now: Instant, id: PeerId, first: u32) {
         let timers = self.config.timers;
-        let Some(peer) = self.peers.get(id) else { return };
-        let Some(offer) = peer.claimant.offers.get(&first) else { return };
-        let wait = doubled(peer.round_trip.timeout(timers.retry), offer.tries, timers.retry_cap);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let first_wait = peer.round_trip.timeout(timers.retry);
+        let Some(offer) = peer.claimant.offers.get_mut(&first) else { return };
+        let wait = doubled(first_wait, offer.tries, timers.retry_cap);
+        // From a new address nothing new can be claimed, but an answer that was lost can be had again.
+        let left = self.relocations.iter().find(|relocation| relocation.old == offer.at && !relocation.old_usable);
+        offer.path.local = left.map_or(offer.at, |relocation| relocation.new);
         let path = offer.path;
         // Every other time from the beginning: the peer may have forgotten the token.
         let message = match offer.token {
@@ -391,7 +399,7 @@ impl Endpoint {
                 (Some(mine), ClaimStatus::Confirmed) => {
                     mine.state = State::Confirmed(id, number);
                     mine.refused = 0;
-                    let (bundle, at) = (offer.bundle, offer.path.local);
+                    let (bundle, at) = (offer.bundle, offer.at);
                     let claim = Claim { flow, bundle, at, moving: None, stuck: false };
                     peer.claimant.confirmed.insert(number, claim);
                     confirmed = confirmed.saturating_add(1);

@@ -140,6 +140,11 @@ pub(crate) struct Range {
 }
 
 impl Range {
+    /// The range of one number.
+    pub(crate) fn one(id: u32) -> Self {
+        Self { first: id, last: id }
+    }
+
     /// How many numbers it has.
     pub(crate) fn count(self) -> u64 {
         u64::from(self.last.saturating_sub(self.first)).saturating_add(1)
@@ -152,10 +157,23 @@ pub(crate) fn ranges(ids: impl IntoIterator<Item = u32>) -> Vec<Range> {
     for id in ids {
         match ranges.last_mut() {
             Some(range) if range.last.checked_add(1) == Some(id) => range.last = id,
-            _ => ranges.push(Range { first: id, last: id }),
+            _ => ranges.push(Range::one(id)),
         }
     }
     ranges
+}
+
+/// The fewest ranges that say the same as `marked`, sorted.
+pub(crate) fn merged<T: Copy + PartialEq>(mut marked: Vec<(Range, T)>) -> Vec<(Range, T)> {
+    marked.sort_unstable_by_key(|(range, _)| range.first);
+    marked.dedup_by(|(next, mark), (range, kept)| {
+        let joins = range.last.checked_add(1) == Some(next.first) && mark == kept;
+        if joins {
+            range.last = next.last;
+        }
+        joins
+    });
+    marked
 }
 
 /// Whether `id` lies in one of the ascending `ranges`.
@@ -179,6 +197,14 @@ mod tests {
         }
         assert!(!in_ranges(&[], 0));
         assert_eq!(Range { first: 0, last: u32::MAX }.count(), 1 << 32);
+    }
+
+    #[test]
+    fn marked_ranges_are_merged() {
+        let range = |first, last| Range { first, last };
+        let marked =
+            vec![(range(5, 5), 'a'), (range(1, 3), 'a'), (range(4, 4), 'a'), (range(6, 6), 'b'), (range(8, 9), 'b')];
+        assert_eq!(merged(marked), [(range(1, 5), 'a'), (range(6, 6), 'b'), (range(8, 9), 'b')]);
     }
 
     #[test]

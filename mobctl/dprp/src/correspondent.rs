@@ -3,7 +3,7 @@
 //! Nothing goes to a new address but a challenge, which is shorter than what
 //! asked for it, until the right answer came from there.
 
-use crate::codec::{in_ranges, is_host_address};
+use crate::codec::{Range, in_ranges, is_host_address, merged};
 use crate::endpoint::{Arrival, Endpoint};
 use crate::host::{Flow, Half, Host};
 use crate::message::{Message, Move, REFUSED_MAX, Selection, Token, digest};
@@ -20,6 +20,9 @@ use std::time::Duration;
 const PENDING_MAX: usize = 8;
 /// Completed moves of one peer that are remembered, to answer once more.
 const OUTCOMES_MAX: usize = 8;
+
+/// Claims that do not move, and why.
+type Refused = Vec<(Range, Refusal)>;
 
 /// Whose claim a flow of this host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +55,7 @@ pub(crate) struct Pending {
     remote: SocketAddr,
     token: Token,
     claims: Vec<u32>,
-    refused: Vec<(u32, Refusal)>,
+    refused: Refused,
     began: Instant,
 }
 
@@ -61,8 +64,7 @@ pub(crate) struct Pending {
 struct Outcome {
     number: u32,
     remote: SocketAddr,
-    moved: u32,
-    refused: Vec<(u32, Refusal)>,
+    refused: Refused,
 }
 
 /// What a peer claims and moves.
@@ -93,7 +95,7 @@ impl Correspondent {
     }
 
     /// The claims that a selection means, and numbers in it that mean none.
-    fn select(&self, selection: &Selection, most: usize) -> Result<(Vec<u32>, Vec<u32>), MoveRefusal> {
+    fn select(&self, selection: &Selection, most: usize) -> Result<(Vec<u32>, Vec<Range>), MoveRefusal> {
         match selection {
             Selection::Bundles { bundles, except, count, digest: sum } => {
                 let selected: Vec<u32> = self
@@ -110,13 +112,27 @@ impl Correspondent {
                 if count > most as u64 {
                     return Err(MoveRefusal::Selection);
                 }
-                Ok(ranges
-                    .iter()
-                    .flat_map(|range| range.first..=range.last)
-                    .partition(|id| self.claims.contains_key(id)))
+                let (mut known, mut unknown) = (Vec::new(), Vec::new());
+                for range in ranges {
+                    let held = self.claims.range(range.first..=range.last).map(|(id, _)| *id);
+                    let before = known.len();
+                    known.extend(held);
+                    unknown.extend(gaps(*range, known.get(before..).unwrap_or_default()));
+                }
+                Ok((known, unknown))
             }
         }
     }
+}
+
+/// What of `range` is not among `held`, which ascends and lies in it.
+fn gaps(range: Range, held: &[u32]) -> impl Iterator<Item = Range> {
+    let starts = std::iter::once(Some(range.first)).chain(held.iter().map(|id| id.checked_add(1)));
+    let ends = held.iter().map(|id| id.checked_sub(1)).chain(std::iter::once(Some(range.last)));
+    starts.zip(ends).filter_map(|(first, last)| {
+        let (first, last) = (first?, last?);
+        (first <= last).then_some(Range { first, last })
+    })
 }
 
 impl Endpoint {
@@ -152,7 +168,7 @@ impl Endpoint {
                 return self.reply(arrival, &Message::MoveRefused { number, reason });
             }
         };
-        let refused = unknown.into_iter().map(|claim| (claim, Refusal::Unknown)).collect();
+        let refused = unknown.into_iter().map(|range| (range, Refusal::Unknown)).collect();
         self.prepare_remote(arrival, request, &selected, refused, host);
     }
 
@@ -172,7 +188,7 @@ impl Endpoint {
         arrival: Arrival,
         request: &Move,
         selected: &[u32],
-        mut refused: Vec<(u32, Refusal)>,
+        mut refused: Refused,
         host: &mut dyn Host,
     ) {
         let (id, number) = (arrival.peer, request.number);
@@ -197,7 +213,7 @@ impl Endpoint {
             };
             match verdict {
                 Ok(flow) => asked.push((*claim, flow)),
-                Err(reason) => refused.push((*claim, reason)),
+                Err(reason) => refused.push((Range::one(*claim), reason)),
             }
         }
         let command: Vec<(Flow, u32)> = asked.iter().map(|(_, flow)| (*flow, number)).collect();
@@ -215,12 +231,13 @@ impl Endpoint {
                     }
                     claims.push(claim);
                 }
-                Err(error) => refused.push((claim, refusal(error))),
+                Err(error) => refused.push((Range::one(claim), refusal(error))),
             }
         }
         let mut token = Token::default();
         self.rng.fill_bytes(&mut token);
         let remote = arrival.path.remote;
+        let refused = merged(refused);
         let pending = Pending { request: request.clone(), remote, token, claims, refused, began: arrival.now };
         peer.correspondent.pending.insert(number, pending);
         self.timers.set(Timer::Pending(id, number), arrival.now.after(self.config.timers.pending));
@@ -246,7 +263,7 @@ impl Endpoint {
         let committed = if command.is_empty() { Vec::new() } else { host.commit(Half::Remote, &command) };
         let mut refused = pending.refused;
         refused.extend(lost);
-        let mut moved: u32 = 0;
+        let mut moved: usize = 0;
         for ((claim, _), result) in results(asked, committed) {
             match result {
                 Ok(()) => {
@@ -255,23 +272,24 @@ impl Endpoint {
                     }
                     moved = moved.saturating_add(1);
                 }
-                Err(error) => refused.push((claim, refusal(error))),
+                Err(error) => refused.push((Range::one(claim), refusal(error))),
             }
         }
+        let refused = merged(refused);
         peer.set_path(arrival.path);
         let news = News::PeerMoved {
             peer: peer.key,
             number,
             old: pending.request.old,
             new: pending.request.new,
-            flows: usize::try_from(moved).unwrap_or(usize::MAX),
-            refused: refused.len(),
+            flows: moved,
+            refused: usize::try_from(refused.iter().map(|(range, _)| range.count()).sum::<u64>()).unwrap_or(usize::MAX),
             elapsed: now.since(pending.began),
         };
         if peer.correspondent.outcomes.len() >= OUTCOMES_MAX {
             peer.correspondent.outcomes.pop_front();
         }
-        peer.correspondent.outcomes.push_back(Outcome { number, remote, moved, refused });
+        peer.correspondent.outcomes.push_back(Outcome { number, remote, refused });
         self.leave_address(id, pending.request.old);
         self.peers.bind_address(id, pending.request.new);
         self.notice(now, news);
@@ -287,11 +305,7 @@ impl Endpoint {
 
     /// Those of `claims` that still wait for this move, which they do no longer after this; and those that do not: a newer
     /// move took them over, or the peer released them.
-    fn still_pending(
-        theirs: &mut BTreeMap<u32, Theirs>,
-        claims: &[u32],
-        number: u32,
-    ) -> (Vec<(u32, Flow)>, Vec<(u32, Refusal)>) {
+    fn still_pending(theirs: &mut BTreeMap<u32, Theirs>, claims: &[u32], number: u32) -> (Vec<(u32, Flow)>, Refused) {
         let (mut still, mut lost) = (Vec::with_capacity(claims.len()), Vec::new());
         for claim in claims {
             match theirs.get_mut(claim) {
@@ -299,8 +313,8 @@ impl Endpoint {
                     entry.pending = None;
                     still.push((*claim, entry.flow));
                 }
-                Some(_) => lost.push((*claim, Refusal::Stale)),
-                None => lost.push((*claim, Refusal::Unknown)),
+                Some(_) => lost.push((Range::one(*claim), Refusal::Stale)),
+                None => lost.push((Range::one(*claim), Refusal::Unknown)),
             }
         }
         (still, lost)
@@ -309,12 +323,11 @@ impl Endpoint {
     fn send_outcome(&mut self, arrival: Arrival, number: u32) {
         let Some(peer) = self.peers.get(arrival.peer) else { return };
         let Some(outcome) = peer.correspondent.outcomes.iter().find(|outcome| outcome.number == number) else { return };
-        let chunks: Vec<Vec<(u32, Refusal)>> = outcome.refused.chunks(REFUSED_MAX).map(<[_]>::to_vec).collect();
-        let moved = outcome.moved;
+        let chunks: Vec<Refused> = outcome.refused.chunks(REFUSED_MAX).map(<[_]>::to_vec).collect();
         let chunks = if chunks.is_empty() { vec![Vec::new()] } else { chunks };
         let Ok(parts) = u16::try_from(chunks.len()) else { return };
         for (part, refused) in (0..parts).zip(chunks) {
-            self.reply(arrival, &Message::MoveCommit { number, part, parts, moved, refused });
+            self.reply(arrival, &Message::MoveCommit { number, part, parts, refused });
         }
     }
 
@@ -359,5 +372,20 @@ impl Endpoint {
         correspondent.offers.clear();
         correspondent.acknowledged.clear();
         correspondent.outcomes.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_what_is_not_held() {
+        let range = |first, last| Range { first, last };
+        let all = |given, held: &[u32]| gaps(given, held).collect::<Vec<_>>();
+        assert_eq!(all(range(1, 9), &[]), [range(1, 9)]);
+        assert_eq!(all(range(1, 9), &[1, 4, 5, 9]), [range(2, 3), range(6, 8)]);
+        assert_eq!(all(range(0, u32::MAX), &[0, u32::MAX]), [range(1, u32::MAX - 1)]);
+        assert_eq!(all(range(0, 0), &[0]), []);
     }
 }

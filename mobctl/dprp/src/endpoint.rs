@@ -255,8 +255,8 @@ impl Endpoint {
             Message::Move(request) => self.on_move(arrival, &request, host),
             Message::MoveChallenge { number, token } => self.on_move_challenge(arrival, number, token),
             Message::MoveResponse { number, token } => self.on_move_response(arrival, number, token, host),
-            Message::MoveCommit { number, part, parts, moved, refused } => {
-                self.on_move_commit(arrival, number, (part, parts), moved, refused, host);
+            Message::MoveCommit { number, part, parts, refused } => {
+                self.on_move_commit(arrival, number, (part, parts), &refused, host);
             }
             Message::MoveRefused { number, reason } => self.on_move_refused(arrival, number, reason, host),
         }

@@ -14,8 +14,8 @@ pub(crate) type Token = [u8; 16];
 pub(crate) const RANGES_MAX: usize = 128;
 /// Most bundles that one move names.
 pub(crate) const BUNDLES_MAX: usize = 32;
-/// Most refused claims in one part of a commit.
-pub(crate) const REFUSED_MAX: usize = 224;
+/// Most refused ranges in one part of a commit.
+pub(crate) const REFUSED_MAX: usize = 128;
 /// Length of the fields of a Claim before its flows.
 const CLAIM_HEAD: usize = 1 + 4 + 2 + 1;
 
@@ -51,7 +51,7 @@ pub(crate) enum Message {
     /// ACG (response).
     MoveResponse { number: u32, token: Token },
     /// MCI (commit): one of `parts` parts.
-    MoveCommit { number: u32, part: u16, parts: u16, moved: u32, refused: Vec<(u32, Refusal)> },
+    MoveCommit { number: u32, part: u16, parts: u16, refused: Vec<(Range, Refusal)> },
     /// MCI (refusal): nothing moves.
     MoveRefused { number: u32, reason: MoveRefusal },
 }
@@ -129,9 +129,10 @@ impl Message {
             }
             Self::MoveChallenge { number, token } => w.u8(MOVE_CHALLENGE).u32(*number).bytes(token),
             Self::MoveResponse { number, token } => w.u8(MOVE_RESPONSE).u32(*number).bytes(token),
-            Self::MoveCommit { number, part, parts, moved, refused } => {
-                w.u8(MOVE_COMMIT).u32(*number).u16(*part).u16(*parts).u32(*moved).list(refused, |w, (id, reason)| {
-                    w.u32(*id).u8(*reason as u8);
+            Self::MoveCommit { number, part, parts, refused } => {
+                w.u8(MOVE_COMMIT).u32(*number).u16(*part).u16(*parts).list(refused, |w, (range, reason)| {
+                    write_range(w, range);
+                    w.u8(*reason as u8);
                 })
             }
             Self::MoveRefused { number, reason } => w.u8(MOVE_REFUSED).u32(*number).u8(*reason as u8),
@@ -167,9 +168,9 @@ impl Message {
             MOVE_CHALLENGE => Self::MoveChallenge { number: r.u32()?, token: r.array()? },
             MOVE_RESPONSE => Self::MoveResponse { number: r.u32()?, token: r.array()? },
             MOVE_COMMIT => {
-                let (number, part, parts, moved) = (r.u32()?, r.u16()?, r.u16()?, r.u32()?);
-                let refused = read_list(r, REFUSED_MAX, |r| Some((r.u32()?, Refusal::from_raw(r.u8()?)?)))?;
-                (part < parts).then_some(Self::MoveCommit { number, part, parts, moved, refused })?
+                let (number, part, parts) = (r.u32()?, r.u16()?, r.u16()?);
+                let refused = read_list(r, REFUSED_MAX, |r| Some((read_range(r)?, Refusal::from_raw(r.u8()?)?)))?;
+                (part < parts).then_some(Self::MoveCommit { number, part, parts, refused })?
             }
             MOVE_REFUSED => Self::MoveRefused { number: r.u32()?, reason: MoveRefusal::from_raw(r.u8()?)? },
             _ => return None,
@@ -233,12 +234,14 @@ fn write_range(w: &mut Writer, range: &Range) {
     w.u32(range.first).u32(range.last);
 }
 
+fn read_range(r: &mut Reader<'_>) -> Option<Range> {
+    let range = Range { first: r.u32()?, last: r.u32()? };
+    (range.first <= range.last).then_some(range)
+}
+
 /// Ranges that ascend and leave a gap between each other: there is one way to write a set.
 fn read_ranges(r: &mut Reader<'_>) -> Option<Vec<Range>> {
-    let ranges = read_list(r, RANGES_MAX, |r| {
-        let range = Range { first: r.u32()?, last: r.u32()? };
-        (range.first <= range.last).then_some(range)
-    })?;
+    let ranges = read_list(r, RANGES_MAX, read_range)?;
     ranges.is_sorted_by(|a, b| a.last.checked_add(1).is_some_and(|next| next < b.first)).then_some(ranges)
 }
 

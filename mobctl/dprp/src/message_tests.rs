@@ -41,10 +41,11 @@ fn golden_small_messages() {
     golden(&Message::MoveChallenge { number: 3, token: TOKEN }, &[&[11, 0, 0, 0, 3][..], &TOKEN].concat());
     golden(&Message::MoveResponse { number: 3, token: TOKEN }, &[&[12, 0, 0, 0, 3][..], &TOKEN].concat());
     golden(&Message::MoveRefused { number: 3, reason: MoveRefusal::Mismatch }, &[14, 0, 0, 0, 3, 3]);
-    let refused = vec![(1, Refusal::Gone), (0x0a0b_0c0d, Refusal::Kernel)];
+    let refused =
+        vec![(Range { first: 1, last: 2 }, Refusal::Gone), (Range { first: 4, last: 0x0a0b_0c0d }, Refusal::Kernel)];
     golden(
-        &Message::MoveCommit { number: 3, part: 1, parts: 2, moved: 10_000, refused },
-        &[13, 0, 0, 0, 3, 0, 1, 0, 2, 0, 0, 0x27, 0x10, 2, 0, 0, 0, 1, 1, 10, 11, 12, 13, 7],
+        &Message::MoveCommit { number: 3, part: 1, parts: 2, refused },
+        &[13, 0, 0, 0, 3, 0, 1, 0, 2, 2, 0, 0, 0, 1, 0, 0, 0, 2, 1, 0, 0, 0, 4, 10, 11, 12, 13, 7],
     );
 }
 
@@ -133,7 +134,7 @@ fn largest_messages_fit() -> Result<(), std::net::AddrParseError> {
         (Message::Claim { first: 1, bundle: 1, flows: vec![v6; claim_capacity(false)] }, 1155),
         (Message::Release { serial: 1, ranges: ranges.clone() }, 1030),
         (large("2001:db8::1", BUNDLES_MAX)?, 1143),
-        (Message::MoveCommit { number: 1, part: 0, parts: 1, moved: 1, refused: vec![(1, Refusal::Gone); 224] }, 1134),
+        (Message::MoveCommit { number: 1, part: 0, parts: 1, refused: vec![(ranges[0], Refusal::Gone); 128] }, 1162),
     ];
     for (message, length) in messages {
         let written = message.write();

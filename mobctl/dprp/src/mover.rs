@@ -6,7 +6,7 @@
 
 use crate::association::{Path, Peer};
 use crate::claimant::{Claim, numbered};
-use crate::codec::{in_ranges, is_host_address, ranges};
+use crate::codec::{Range, in_ranges, is_host_address, ranges};
 use crate::endpoint::{Arrival, Endpoint, count};
 use crate::host::{Flow, Half, Host, KernelError};
 use crate::message::{BUNDLES_MAX, Message, Move, RANGES_MAX, Selection, Token, digest};
@@ -421,8 +421,7 @@ impl Endpoint {
         arrival: Arrival,
         number: u32,
         (part, parts): (u16, u16),
-        _moved: u32,
-        refused: Vec<(u32, Refusal)>,
+        refused: &[(Range, Refusal)],
         host: &mut dyn Host,
     ) {
         let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
@@ -433,7 +432,9 @@ impl Endpoint {
             *commit = Commit { parts, seen: BTreeSet::new(), refused: BTreeMap::new() };
         }
         commit.seen.insert(part);
-        commit.refused.extend(refused.into_iter().filter(|(claim, _)| moving.flows.contains_key(claim)));
+        for (range, reason) in refused {
+            commit.refused.extend(moving.flows.range(range.first..=range.last).map(|(claim, _)| (*claim, *reason)));
+        }
         if commit.seen.len() == usize::from(parts) {
             self.complete(arrival, number, host);
         }

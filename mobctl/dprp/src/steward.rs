@@ -95,17 +95,19 @@ impl Endpoint {
             return Err(ClaimStatus::Invalid);
         }
         let instance = host.instance(flow).ok_or(ClaimStatus::NotFound)?;
+        // An owner of an earlier connection with the same addresses and ports owns nothing of this one.
+        let owner = self.owners.get(flow).filter(|owner| owner.instance == instance);
+        if owner.is_some_and(|owner| owner.peer == id && owner.number == Some(number)) {
+            return Ok(instance);
+        }
         if wire(flow, host).1 != path.remote.ip() {
             return Err(ClaimStatus::WrongAddress);
         }
-        // An owner of an earlier connection with the same addresses and ports owns nothing of this one.
-        let owner = self.owners.get(flow).filter(|owner| owner.instance == instance);
         if owner.is_some_and(|owner| owner.peer != id) {
             return Err(ClaimStatus::Taken);
         }
         let correspondent = &self.peers.get(id).ok_or(ClaimStatus::Full)?.correspondent;
         match correspondent.claims.get(&number) {
-            Some(theirs) if theirs.flow == *flow && theirs.instance == instance => Ok(instance),
             Some(_) => Err(ClaimStatus::Invalid),
             None if correspondent.claims.len() >= self.config.limits.claims => Err(ClaimStatus::Full),
             None => Ok(instance),

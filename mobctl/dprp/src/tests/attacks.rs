@@ -293,7 +293,7 @@ fn nonsense_with_good_keys_changes_nothing() {
         Message::Released { serial: 1 },
         Message::MoveChallenge { number: 1, token: [1; 16] },
         Message::MoveResponse { number: 1, token: [1; 16] },
-        Message::MoveCommit { number: 1, part: 0, parts: 1, moved: 1, refused: Vec::new() },
+        Message::MoveCommit { number: 1, part: 0, parts: 1, refused: Vec::new() },
         Message::MoveRefused { number: 1, reason: MoveRefusal::Address },
     ] {
         world.say(2, TRAIN, SERVER, &message);

@@ -40,7 +40,7 @@ fn a_move_takes_four_messages_and_two_round_trips() {
     world.run(10 * MS);
     assert!(flows.iter().all(|flow| world.wire(0, flow) == (ip(CAFE), ip(SERVER))));
     assert_eq!(committed(&world.nodes[0]), [(3, 0, 40 * MS)]);
-    assert_eq!(sealed_since(&world, sent), [65, 53, 53, 46]);
+    assert_eq!(sealed_since(&world, sent), [65, 53, 53, 42]);
     let moved =
         |news: &News| matches!(news, News::PeerMoved { flows: 3, refused: 0, elapsed, .. } if *elapsed == 20 * MS);
     assert!(world.nodes[1].has_news(moved));
@@ -64,7 +64,7 @@ fn ten_thousand_flows_move_in_four_messages() {
     world.go(0, HOME, CAFE, false);
     world.run(45 * MS);
     assert_eq!(committed(&world.nodes[0]), [(10_000, 0, 40 * MS)]);
-    assert_eq!(sealed_since(&world, sent), [65, 53, 53, 46]);
+    assert_eq!(sealed_since(&world, sent), [65, 53, 53, 42]);
     assert_eq!([0, 1].map(|node| world.nodes[node].kernel.commands - commands[node]), [2, 2]);
     world.assert_agreed();
 }
@@ -194,7 +194,7 @@ fn a_newer_move_supersedes_one_in_doubt() {
         let mut commits = 0;
         world.meddle = Some(Box::new(move |datagram| {
             // The commit of the first move is lost.
-            let commit = datagram.data[0] == 4 && datagram.from.ip() == ip(SERVER) && datagram.data.len() == 46;
+            let commit = datagram.data[0] == 4 && datagram.from.ip() == ip(SERVER) && datagram.data.len() == 42;
             commits += usize::from(commit);
             !commit || commits > 2
         }));
@@ -294,10 +294,18 @@ fn claims_whose_answer_was_lost_follow_when_the_answer_comes() {
     }));
     world.run(45 * MS);
     assert!(world.nodes[1].endpoint.owners.contains_key(&flow.mirrored()));
+    assert_eq!(world.nodes[0].view().unconfirmed, 1);
     world.go(0, HOME, CAFE, false);
     world.run(3 * SECOND);
     world.assert_agreed();
-    assert_eq!(world.wire(0, &flow).0, ip(HOME), "its proof cannot come from an address that is gone: it stays");
+    assert_eq!(world.wire(0, &flow).0, ip(CAFE));
+    // What had not been claimed when the address fell silent stays there.
+    let late = world.connect(0, 1, (CAFE, 30_001), (SERVER, 22));
+    world.flows(0);
+    world.run(5 * MS);
+    world.go(0, CAFE, TRAIN, false);
+    world.run(60 * SECOND);
+    assert_eq!((world.wire(0, &flow).0, world.wire(0, &late).0), (ip(TRAIN), ip(CAFE)));
 }
 
 /// Every second flow ended: the numbers of the rest lie apart, yet the bundle names them all.
@@ -315,7 +323,7 @@ fn scattered_claims_move_in_one_exchange() {
     let sent = world.sent.len();
     world.go(0, HOME, CAFE, false);
     world.run(60 * MS);
-    assert_eq!(sealed_since(&world, sent), [65, 53, 53, 46]);
+    assert_eq!(sealed_since(&world, sent), [65, 53, 53, 42]);
     assert_eq!(committed(&world.nodes[0]), [(1000, 0, 40 * MS)]);
 }
 
