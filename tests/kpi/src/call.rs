@@ -15,7 +15,7 @@ pub(crate) fn one(function: usize, a: usize) -> usize {
     check(function, "call");
     // SAFETY: checked to be code; the KPI's prototype for this kind of function takes one word.
     let function: extern "C" fn(usize) -> usize = unsafe { std::mem::transmute(function) };
-    function(a)
+    crate::stack::watched(|| function(a))
 }
 
 /// Calls `function(a, b, c)`, which returns an int.
@@ -23,7 +23,7 @@ pub(crate) fn three(function: usize, a: usize, b: usize, c: usize) -> i32 {
     check(function, "call");
     // SAFETY: checked to be code; the prototype takes three words.
     let function: extern "C" fn(usize, usize, usize) -> i32 = unsafe { std::mem::transmute(function) };
-    function(a, b, c)
+    crate::stack::watched(|| function(a, b, c))
 }
 
 /// Calls `function(a, b, c, d)`, which returns an int.
@@ -31,7 +31,7 @@ pub(crate) fn four(function: usize, a: usize, b: usize, c: usize, d: usize) -> i
     check(function, "call");
     // SAFETY: checked to be code; the prototype takes four words.
     let function: extern "C" fn(usize, usize, usize, usize) -> i32 = unsafe { std::mem::transmute(function) };
-    function(a, b, c, d)
+    crate::stack::watched(|| function(a, b, c, d))
 }
 
 /// Calls `function(a, b, c, d, e)`, which returns an int.
@@ -39,5 +39,5 @@ pub(crate) fn five(function: usize, a: usize, b: usize, c: usize, d: usize, e: u
     check(function, "call");
     // SAFETY: checked to be code; the prototype takes five words.
     let function: extern "C" fn(usize, usize, usize, usize, usize) -> i32 = unsafe { std::mem::transmute(function) };
-    function(a, b, c, d, e)
+    crate::stack::watched(|| function(a, b, c, d, e))
 }

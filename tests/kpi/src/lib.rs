@@ -41,6 +41,7 @@ mod pfil;
 mod printf;
 mod rng;
 mod slab;
+mod stack;
 mod symbols;
 mod sysctl;
 mod tags;
@@ -54,6 +55,6 @@ pub use cdev::File;
 pub use errno::Errno;
 pub use machine::{Machine, Vnet};
 pub use options::{Failures, Options, Split};
-pub use packet::{Delivered, Drop, Input, Output, Region, Route, Rx, RxChecksum, Sent, Tx};
+pub use packet::{Delivered, DropCause, Input, Output, Region, Route, Rx, RxChecksum, Sent, Tx};
 
 pub(crate) use symbols::symbols;

@@ -134,6 +134,12 @@ impl Machine {
         self.kernel.mbufs.live()
     }
 
+    /// Most bytes of stack that module code had in use when it called the kernel, in this process.
+    #[must_use]
+    pub fn deepest_stack(&self) -> usize {
+        crate::stack::deepest()
+    }
+
     /// Bytes that the malloc(9) type of this name has in use.
     #[must_use]
     pub fn memory(&self, malloc_type: &str) -> usize {

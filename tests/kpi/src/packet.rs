@@ -107,7 +107,7 @@ pub enum Input {
     /// A hook took or dropped it.
     Consumed,
     /// The IP layer dropped it.
-    Dropped(Drop),
+    Dropped(DropCause),
 }
 
 /// A packet on its way to the transport protocol.
@@ -124,7 +124,7 @@ pub struct Delivered {
 
 /// Why the IP layer dropped a received packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drop {
+pub enum DropCause {
     /// Malformed, or with a bad IP header checksum.
     Malformed,
     /// An address that must not be on the wire.

@@ -6,6 +6,7 @@ use crate::foreign::{eternal, text};
 use crate::kernel::kernel;
 use crate::layout::{PfilHookArgs, PfilLinkArgs};
 use crate::mbuf::{self, M};
+use crate::stack;
 use crate::thread;
 use crate::vnet::VnetState;
 use std::collections::HashMap;
@@ -158,7 +159,7 @@ impl Head {
         for link in self.chain(direction) {
             let mut pointer = m.address();
             let before = thread::current(|t| (t.held.borrow().len(), t.trackers.borrow().len(), t.td().vnet()));
-            let verdict = (link.check)(&raw mut pointer, ifp, flags, link.ruleset, inp);
+            let verdict = stack::watched(|| (link.check)(&raw mut pointer, ifp, flags, link.ruleset, inp));
             let after = thread::current(|t| (t.held.borrow().len(), t.trackers.borrow().len(), t.td().vnet()));
             let who = &link.hook.module;
             if before != after {

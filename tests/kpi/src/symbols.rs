@@ -1,6 +1,6 @@
 //! The kernel's symbol table: what a module's undefined symbols are resolved to.
 //!
-//! A function is a 16-byte entry in low memory that jumps to this crate; a variable is a low blob. Both live as long
+//! A function is an entry in low memory that jumps to this crate; a variable is a low blob. Both live as long
 //! as the process.
 
 use crate::memory::LOW;
@@ -25,12 +25,22 @@ pub(crate) struct Symbol {
 
 static TABLE: OnceLock<HashMap<&'static str, Symbol>> = OnceLock::new();
 
-/// Writes `movabs r11, target; jmp r11`.
+/// An entry point: notes how deep the stack is (see `stack`), then jumps.
 fn trampoline(target: usize) -> usize {
-    let at = LOW.lock().unwrap().take(16, 16);
-    let mut code = [0x49, 0xbb, 0, 0, 0, 0, 0, 0, 0, 0, 0x41, 0xff, 0xe3, 0xcc, 0xcc, 0xcc];
-    code[2..10].copy_from_slice(&target.to_le_bytes());
-    // SAFETY: 16 fresh bytes of the low heap, writable and executable.
+    let at = LOW.lock().unwrap().take(64, 16);
+    let cell = (crate::stack::CELL as u32).to_le_bytes();
+    let mut code = Vec::new();
+    // cmp rsp, gs:[cell]; jae over the next; mov gs:[cell], rsp
+    code.extend([0x65, 0x48, 0x3b, 0x24, 0x25]);
+    code.extend(cell);
+    code.extend([0x73, 9, 0x65, 0x48, 0x89, 0x24, 0x25]);
+    code.extend(cell);
+    // movabs r11, target; jmp r11
+    code.extend([0x49, 0xbb]);
+    code.extend(target.to_le_bytes());
+    code.extend([0x41, 0xff, 0xe3]);
+    assert!(code.len() <= 64);
+    // SAFETY: 64 fresh bytes of the low heap, writable and executable.
     unsafe { crate::foreign::store(at as *mut u8, &code) };
     at
 }

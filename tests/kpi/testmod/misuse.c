@@ -25,7 +25,7 @@ enum {
 	CLEAN, SLEEP_MALLOC, SLEEP_SX, LEAK_MBUF, FREE_TWICE, USE_FREED, WRITE_FREED, PASS_NULL, CONSUMED_LEFT, EPOCH_OPEN,
 	LOCK_HELD, MEMORY_LEFT, HOOK_LEFT, DEVICE_LEFT, BAD_LENGTH, MALLOC_BOUNDS, MALLOC_TWICE, RECURSION, SHARED_WRITE,
 	VNET_MASTER, NULL_DEREF, LOCK_ORDER, COUNTER_LEFT, EPOCH_EXIT, COPYIN_LOCKED, ARGUMENT_BOUNDS, WRONG_TYPE, BAD_VERDICT,
-	PANIC, CURVNET, LOCK_LEFT, LOCK_UNINIT, CLUSTER_BOUNDS, NO_PKTHDR, MALLOC_WRITE_FREED, RO_WRITE, CALLBACK_LATE, CRITICAL,
+	PANIC, CURVNET, LOCK_LEFT, LOCK_UNINIT, CLUSTER_BOUNDS, NO_PKTHDR, MALLOC_WRITE_FREED, RO_WRITE, CALLBACK_LATE, CRITICAL, DEEP_STACK,
 };
 
 static int misuse;
@@ -48,6 +48,15 @@ nothing(epoch_context_t context)
 {
 
 	(void)context;
+}
+
+static void __noinline
+deep(struct mbuf *m)
+{
+	volatile char array[7000];
+
+	array[0] = 1;
+	m_copydata(m, 0, 1, __DEVOLATILE(char *, array));
 }
 
 static pfil_return_t
@@ -165,6 +174,9 @@ check(struct mbuf **mp, struct ifnet *ifp, int flags, void *ruleset, struct inpc
 		break;
 	case CALLBACK_LATE:
 		NET_EPOCH_CALL(nothing, &context);
+		break;
+	case DEEP_STACK:
+		deep(m);
 		break;
 	case CRITICAL:
 		curthread->td_critnest++;

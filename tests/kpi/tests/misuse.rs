@@ -46,6 +46,7 @@ const CASES: &[(&str, &str)] = &[
     ("RO_WRITE", "fault (signal 11) at check"),
     ("CALLBACK_LATE", ""),
     ("CRITICAL", "ip6_output returns in a critical section"),
+    ("DEEP_STACK", "module code has 7"),
 ];
 
 fn run(module: &Path, mode: usize) -> Output {

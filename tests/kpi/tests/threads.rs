@@ -8,6 +8,15 @@ use mobconn_abi::{Counter, FLOW_LIST, FlowList, Record, TCP};
 use mobconn_kpi::{Errno, Input, Options, Output, Region, Rx, Split, Tx};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+/// Tells the others to end when a thread does, be it by a failed assertion.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Bound flows that nobody touches are translated, each packet of a flow that comes and goes is whole on one side or the
 /// other, and the counters add up.
 #[test]
@@ -100,11 +109,19 @@ fn unloading_under_traffic() {
     let (stack, wire) = flow(false, TCP, 1000);
     vnet.set_local(&[addresses(&stack).0]);
     let done = AtomicBool::new(false);
+    let (moved, untouched) = (AtomicU64::new(0), AtomicU64::new(0));
+    // Waits until so many more packets were carried.
+    let more = |carried: &AtomicU64| {
+        let before = carried.load(Ordering::Acquire);
+        while carried.load(Ordering::Acquire) < before + 20 && !done.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    };
     std::thread::scope(|scope| {
         let carriers: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
-                    let (mut moved, mut untouched) = (0, 0);
+                    let _end = End(&done);
                     while !done.load(Ordering::Acquire) {
                         let data = payload(64);
                         let Output::Send(sent) =
@@ -114,32 +131,24 @@ fn unloading_under_traffic() {
                         };
                         let side = if sent.destination_changed { &wire } else { &stack };
                         assert_eq!(look(&sent.packets[0]), expected(side, Way::Sent, &data));
-                        if sent.destination_changed {
-                            moved += 1
-                        } else {
-                            untouched += 1
-                        }
+                        if sent.destination_changed { &moved } else { &untouched }.fetch_add(1, Ordering::AcqRel);
                         let _ = vnet.ip_input(&packet(&wire, Way::Received, &data, false), &Rx::new("em0"));
                     }
-                    (moved, untouched)
                 })
             })
             .collect();
         for round in 0..40 {
             add(&vnet, stack, wire).expect("FLOW_ADD");
-            let before = count(&vnet, Counter::TranslatedOut);
-            while count(&vnet, Counter::TranslatedOut) < before + 20 {
-                std::thread::yield_now();
-            }
+            more(&moved);
             common::unload(&machine);
+            more(&untouched);
             if let Err(error) = machine.kldload(&common::module(), &[]) {
                 panic!("round {round}: {error}: {:?}", machine.console());
             }
         }
         done.store(true, Ordering::Release);
         for carrier in carriers {
-            let (moved, untouched) = carrier.join().unwrap();
-            assert!(moved > 0 && untouched > 0, "{moved} {untouched}");
+            carrier.join().unwrap();
         }
     });
     assert_eq!(machine.mbufs(), 0);

@@ -218,7 +218,7 @@ fn other_traffic_passes_untouched() {
         let delivered = delivered(vnet.ip_input(&bytes, &Rx::new(IFNAME)));
         assert_eq!((delivered.packet, delivered.ours), (bytes.clone(), false));
         vnet.set_local(&["192.0.2.1".parse().unwrap()]);
-        assert!(matches!(vnet.ip_input(&bytes, &Rx::new(IFNAME)), Input::Dropped(mobconn_kpi::Drop::NotOurs)));
+        assert!(matches!(vnet.ip_input(&bytes, &Rx::new(IFNAME)), Input::Dropped(mobconn_kpi::DropCause::NotOurs)));
     }
     assert_eq!(count(&vnet, Counter::TranslatedOut) + count(&vnet, Counter::TranslatedIn), 0);
     quiet(&machine);

@@ -9,7 +9,7 @@ use crate::kernel::kernel;
 use crate::layout::MCLBYTES;
 use crate::mbuf::{self, M, csum, flag};
 use crate::options::Split;
-use crate::packet::{Delivered, Drop, Input, Output, Rx, RxChecksum};
+use crate::packet::{Delivered, DropCause, Input, Output, Rx, RxChecksum};
 use crate::pfil;
 use crate::thread::Entry;
 use crate::vnet::VnetState;
@@ -34,14 +34,14 @@ fn is_bad(header: &Header, ifname: &str) -> bool {
 
 /// ip_input or ip6_input.
 pub(crate) fn receive(vnet: &'static VnetState, packet: &[u8], rx: &Rx<'_>) -> Input {
-    let Some(header) = Header::parse(packet) else { return Input::Dropped(Drop::Malformed) };
+    let Some(header) = Header::parse(packet) else { return Input::Dropped(DropCause::Malformed) };
     let entry = Entry::new(if header.v6 { "ip6_input" } else { "ip_input" }, vnet.address(), 0);
     let packet = &packet[..header.total];
     if is_bad(&header, rx.ifname) {
-        return Input::Dropped(Drop::BadAddress);
+        return Input::Dropped(DropCause::BadAddress);
     }
     if !header.v6 && checksum::sum(&packet[..header.length], 0) != 0xffff {
-        return Input::Dropped(Drop::Malformed);
+        return Input::Dropped(DropCause::Malformed);
     }
     let split = *kernel().split.lock().unwrap();
     // ip6_input copies a short chain into one mbuf. An arbitrary split stands for other ways to the hooks, too.
@@ -105,7 +105,7 @@ fn filter(vnet: &'static VnetState, m: M, header: &Header) -> Input {
         return forward(vnet, m, &now);
     }
     mbuf::freem(Some(m), "ip_input");
-    Input::Dropped(Drop::NotOurs)
+    Input::Dropped(DropCause::NotOurs)
 }
 
 /// A packet with `M_FASTFWD_OURS`.
@@ -147,7 +147,7 @@ fn deliver(m: M, ours: bool) -> Input {
 
 /// ip_tryforward or ip6_forward.
 fn forward(vnet: &'static VnetState, m: M, header: &Header) -> Input {
-    let refuse = |m: M, why: Drop| {
+    let refuse = |m: M, why: DropCause| {
         mbuf::freem(Some(m), "ip_forward");
         Input::Dropped(why)
     };
@@ -155,10 +155,10 @@ fn forward(vnet: &'static VnetState, m: M, header: &Header) -> Input {
     let mut byte = [0];
     m.read(hops, &mut byte);
     let Some(ifname) = vnet.route(header.destination, "").filter(|name| !name.is_empty()) else {
-        return refuse(m, Drop::Unforwardable);
+        return refuse(m, DropCause::Unforwardable);
     };
     if byte[0] <= 1 {
-        return refuse(m, Drop::Unforwardable);
+        return refuse(m, DropCause::Unforwardable);
     }
     let head = &vnet.heads[usize::from(header.v6)];
     let mut m = m;
@@ -177,7 +177,7 @@ fn forward(vnet: &'static VnetState, m: M, header: &Header) -> Input {
         return local(m);
     }
     let Some(ifname) = vnet.route(now.destination, "").filter(|name| !name.is_empty()) else {
-        return refuse(m, Drop::Unforwardable);
+        return refuse(m, DropCause::Unforwardable);
     };
     match leave(vnet, m, ifname, changed, passes) {
         Output::Send(mut sent) => {
@@ -189,6 +189,6 @@ fn forward(vnet: &'static VnetState, m: M, header: &Header) -> Input {
             }
             Input::Forward(sent)
         }
-        _ => Input::Dropped(Drop::Unforwardable),
+        _ => Input::Dropped(DropCause::Unforwardable),
     }
 }
