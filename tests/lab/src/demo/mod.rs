@@ -117,13 +117,18 @@ fn table(with: &Transfer, counters: Option<&[Counters; 2]>, without: &Transfer) 
     let verdict = |t: &Transfer| if t.identical { "yes" } else { "no" }.to_owned();
     row("complete, bytes identical", &verdict(with), &verdict(without));
     row("moves survived", &format!("{} of 2", with.survived()), &format!("{} of 1", without.survived()));
-    for (number, movement) in with.moves.iter().enumerate() {
-        let ms = |time: Option<Duration>| time.map_or("never".to_owned(), |t| format!("{:.1} ms", t.as_secs_f64() * 1e3));
-        let other = without.moves.get(number);
-        let name = |what: &str| format!("move {}: {what}", number + 1);
-        let or = |time: Option<Option<Duration>>| time.map_or(String::new(), ms);
-        row(&name("first packet mobile > peer after"), &ms(movement.sent), &or(other.map(|m| m.sent)));
-        row(&name("first data peer > mobile after"), &ms(movement.received_data), &or(other.map(|m| m.received_data)));
+    let ms = |time: Option<Duration>| time.map_or("never".to_owned(), |t| format!("{:.1} ms", t.as_secs_f64() * 1e3));
+    for number in 0..with.moves.len() {
+        let both = |what: &str, of: &dyn Fn(&Transfer) -> Option<String>| {
+            let words = |t| of(t).unwrap_or_default();
+            row(&format!("move {}: {what}", number + 1), &words(with), &words(without));
+        };
+        both("mobctl move took", &|t| t.commands.get(number).map(|took| ms(Some(*took))));
+        both("first packet mobile > peer after", &|t| t.moves.get(number).map(|m| ms(m.sent)));
+        both("first data peer > mobile after", &|t| t.moves.get(number).map(|m| ms(m.received_data)));
+        both("curl got nothing for", &|t| {
+            t.moves.get(number).map(|_| t.silence(number).map_or("ever".to_owned(), |silence| ms(Some(silence))))
+        });
     }
     if let Some(counters) = counters {
         for (name, counters) in ["mobile", "peer"].into_iter().zip(counters) {

@@ -19,6 +19,10 @@ const TELL: Duration = Duration::from_millis(500);
 /// A download that has brought nothing for so long has stalled.
 const STALL: Duration = Duration::from_secs(5);
 
+/// Length of a challenge and of the response to it: header, receiver, counter,
+/// tag; kind, number, token.
+const SEALED_TOKEN: usize = 4 + 4 + 8 + 16 + 1 + 4 + 16;
+
 /// What became of a download.
 #[derive(Clone, Debug)]
 pub(super) struct Transfer {
@@ -26,6 +30,8 @@ pub(super) struct Transfer {
     stays: Vec<Stay>,
     /// The moves.
     pub(super) moves: Vec<Resumption>,
+    /// How long each `mobctl move` took.
+    pub(super) commands: Vec<Duration>,
     /// Complete, and the same bytes.
     pub(super) identical: bool,
 }
@@ -39,6 +45,16 @@ impl Transfer {
     /// Moves after which data arrived again.
     pub(super) fn survived(&self) -> usize {
         self.moves.iter().filter(|movement| movement.received_data.is_some()).count()
+    }
+
+    /// How long the received file did not grow, from before the move `number` on.
+    pub(super) fn silence(&self, number: usize) -> Option<Duration> {
+        let moved = self.stays.get(number + 1)?.from;
+        let before = self.samples.iter().rposition(|(at, _)| *at <= moved)?;
+        let (_, length) = *self.samples.get(before)?;
+        let (last, _) = self.samples.iter().find(|(_, bytes)| *bytes == length)?;
+        let (next, _) = self.samples.iter().find(|(_, bytes)| *bytes > length)?;
+        Some(*next - *last)
     }
 
     pub(super) fn curve(&self, label: &str) -> Curve {
@@ -62,12 +78,11 @@ pub(super) fn download(lab: &Lab, file: &Path, url: &str, peer: IpAddr) -> Resul
     let received = lab.files().join("received");
     let words = ["curl", "--silent", "--show-error", "--output", &received.to_string_lossy(), url];
     let begin = Instant::now();
-    let mut teller = Teller { begin, lab, messages: 0, told: begin };
+    let mut teller = Teller { begin, lab, peer, messages: 0, told: begin, moving: None, took: Vec::new() };
     let mut curl = Program::start(&lab.world.mobile.namespace, &words, &lab.places.logs.join("curl.log"))?;
     let mut stays = vec![stay(lab, 0, peer, Duration::ZERO)];
     let mut samples: Vec<Sample> = vec![(Duration::ZERO, 0)];
     let mut grew = begin;
-    let mut commands: Vec<Program> = Vec::new();
     let complete = loop {
         let (now, length) = (Instant::now(), fs::metadata(&received).map_or(0, |m| m.len()));
         if samples.last().is_none_or(|(_, last)| *last < length) {
@@ -75,7 +90,7 @@ pub(super) fn download(lab: &Lab, file: &Path, url: &str, peer: IpAddr) -> Resul
         }
         samples.push((now - begin, length));
         teller.messages();
-        teller.ended(&mut commands)?;
+        teller.moved()?;
         teller.progress(now, length, false);
         if let Some(status) = curl.ended()? {
             teller.progress(now, length, true);
@@ -97,7 +112,7 @@ pub(super) fn download(lab: &Lab, file: &Path, url: &str, peer: IpAddr) -> Resul
                 let words = lab.mobctl_words(&lab.world.mobile, &["move", &old.to_string(), &new.to_string()]);
                 teller.say(&format!("mobile# mobctl move {old} {new}"));
                 let log = lab.places.logs.join(format!("move-{}.log", stays.len() - 1));
-                commands.push(Program::start(&lab.world.mobile.namespace, &words, &log)?);
+                teller.moving = Some((Instant::now(), Program::start(&lab.world.mobile.namespace, &words, &log)?));
             }
         }
         thread::sleep(SAMPLE);
@@ -109,7 +124,7 @@ pub(super) fn download(lab: &Lab, file: &Path, url: &str, peer: IpAddr) -> Resul
         sent == got
     };
     let moves = lab.world.wire.watch(|watch| watch.moves.clone());
-    Ok(Transfer { samples, stays, moves, identical })
+    Ok(Transfer { samples, stays, moves, commands: teller.took, identical })
 }
 
 fn stay(lab: &Lab, interface: usize, peer: IpAddr, from: Duration) -> Stay {
@@ -122,8 +137,12 @@ fn stay(lab: &Lab, interface: usize, peer: IpAddr, from: Duration) -> Stay {
 struct Teller<'a> {
     begin: Instant,
     lab: &'a Lab,
+    peer: IpAddr,
     messages: usize,
     told: Instant,
+    /// `mobctl move` at work.
+    moving: Option<(Instant, Program)>,
+    took: Vec<Duration>,
 }
 
 impl Teller<'_> {
@@ -141,24 +160,40 @@ impl Teller<'_> {
         self.messages += new.len();
         for message in new {
             let (from, to) = (message.source.ip(), message.destination.ip());
-            self.say_at(message.at, &format!("DPRP {from} > {to}  {} bytes", message.data.len()));
+            let name = self.name(&message.data, to == self.peer);
+            self.say_at(message.at, &format!("DPRP {from} > {to}  {name}, {} bytes", message.data.len()));
         }
     }
 
-    /// What the commands printed that have ended.
-    fn ended(&self, commands: &mut Vec<Program>) -> Result<()> {
-        let mut running = Vec::new();
-        for mut command in commands.drain(..) {
-            if command.ended()?.is_none() {
-                running.push(command);
-                continue;
-            }
-            for line in command.printed().lines() {
-                self.say(&format!("        {line}"));
-            }
+    /// Tells the end of `mobctl move`.
+    fn moved(&mut self) -> Result<()> {
+        let Some((begin, command)) = &mut self.moving else { return Ok(()) };
+        if command.ended()?.is_none() {
+            return Ok(());
         }
-        *commands = running;
+        let (took, said) = (begin.elapsed(), command.printed());
+        self.took.push(took);
+        self.moving = None;
+        for line in said.lines() {
+            self.say(&format!("        {line}"));
+        }
         Ok(())
+    }
+
+    /// What a message is, as far as one can tell beside the road. The first byte
+    /// tells the messages of the handshake; those of a move are sealed, but
+    /// their lengths differ.
+    fn name(&self, data: &[u8], to_peer: bool) -> &'static str {
+        match (data.first(), to_peer, data.len() == SEALED_TOKEN) {
+            (Some(1), ..) => "ACG (hello)",
+            (Some(2), ..) => "MCI (hello)",
+            (Some(3), ..) => "ACG (finish)",
+            _ if self.moving.is_none() => "sealed",
+            (_, true, false) => "ACG (move)",
+            (_, false, true) => "MCI (challenge)",
+            (_, true, true) => "ACG (response)",
+            (_, false, false) => "MCI (commit)",
+        }
     }
 
     fn progress(&mut self, now: Instant, length: u64, last: bool) {
