@@ -13,7 +13,7 @@ use crate::program;
 use crate::watch::Resumption;
 use crate::world::{Lanes, MOBILE_NODE, World};
 use mobconn_abi::{self as abi, Counter};
-use mobconn_kpi::{Machine, Options, Split, Vnet};
+use mobconn_kpi::{Errno, Machine, Options, Split, Vnet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -305,11 +305,16 @@ impl Lab {
             Ok(())
         })?;
         let Some(stage) = &self.stage else { return Ok(()) };
+        self.counters_agree()?;
+        let live = self.info(&world.mobile)?.flows + self.info(&world.peer)?.flows;
+        if live > 0 {
+            let refused = stage.machine.kldunload(false);
+            check!(refused == Err(Errno::EBUSY), "kldunload with {live} bindings: {refused:?}");
+        }
         for (host, module) in [(&world.mobile, &stage.modules[0]), (&world.peer, &stage.modules[1])] {
             let name = host.namespace.name();
             let spoiled = module.spoiled.load(Ordering::Relaxed);
             check!(spoiled == 0, "{name}: {spoiled} packets came up with a wrong checksum");
-            self.counters(host)?.agree(self.info(host)?.flows).map_err(|what| Error::Check(format!("{name}: {what}")))?;
             host.kernel.ioctl(3, abi::FLUSH, &mut [], &mut []).map_err(|e| Error::Check(format!("{name}: flush: {e}")))?;
             let left = self.info(host)?.flows;
             check!(left == 0, "{name}: {left} bindings are left after a flush");
@@ -325,6 +330,47 @@ impl Lab {
             let mbufs = machine.mbufs();
             check!(mbufs == 0, "{mbufs} mbufs are left");
             drop(machine);
+        }
+        Ok(())
+    }
+
+    /// Waits until no packet of a bound flow is under way.
+    fn wait_quiet(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let read = || -> Result<_> {
+            Ok([self.counters(&self.world.mobile)?.text(), self.counters(&self.world.peer)?.text()])
+        };
+        let mut last = read()?;
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = read()?;
+            if now == last {
+                return Ok(());
+            }
+            check!(Instant::now() < deadline, "bound flows are never quiet: {now:?}");
+            last = now;
+        }
+    }
+
+    /// What the counters of both hosts must have in common, when only the mobile
+    /// host moves.
+    fn counters_agree(&self) -> Result<()> {
+        self.wait_quiet()?;
+        let [mobile, peer] = [&self.world.mobile, &self.world.peer].map(|host| {
+            let counters = self.counters(host)?;
+            let name = host.namespace.name();
+            counters.agree(self.info(host)?.flows).map_err(|what| Error::Check(format!("{name}: {what}")))?;
+            Ok::<_, Error>(counters)
+        });
+        let (mobile, peer) = (mobile?, peer?);
+        let both = || format!("mobile: {}; peer: {}", mobile.text(), peer.text());
+        // Only a changed destination makes the IP layer run the hook again.
+        check!(mobile.get(Counter::Again) == 0, "the mobile host's destinations changed; {}", both());
+        let (again, out) = (peer.get(Counter::Again), peer.get(Counter::TranslatedOut));
+        check!(again == out, "the hook did not see each of the peer's rewritten packets again; {}", both());
+        for (sender, receiver) in [(&mobile, &peer), (&peer, &mobile)] {
+            let (sent, received) = (sender.get(Counter::TranslatedOut), receiver.get(Counter::TranslatedIn));
+            check!(received <= sent, "more packets were rewritten on receipt than were sent; {}", both());
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The scenarios: each runs in a process of its own.
 
 mod common;
+mod http;
 mod runner;
 mod tcp;
 mod udp;
@@ -38,6 +39,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "hundred", about: "a hundred connections move at once", run: tcp::hundred },
     Scenario { name: "idle", about: "idle connections move; then the peer speaks first", run: tcp::idle },
     Scenario { name: "loss", about: "of every cable's packets 5 % are lost during the move", run: tcp::loss },
+    Scenario { name: "curl-ipv6", about: "curl downloads from python3's HTTP server over IPv6", run: http::download_v6 },
     Scenario { name: "wrong-key", about: "the daemons have different group keys: nothing moves", run: tcp::wrong_key },
     Scenario { name: "udp-ipv4", about: "a UDP flow moves there and back", run: udp::flow_v4 },
     Scenario { name: "udp-ipv6", about: "the same over IPv6", run: udp::flow_v6 },
