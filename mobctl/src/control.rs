@@ -2,6 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
@@ -97,7 +98,7 @@ pub struct Status {
     /// The last moves, newest last.
     pub moves: Vec<PastMove>,
     /// What became of datagrams, by name.
-    pub datagrams: Vec<(String, u64)>,
+    pub datagrams: BTreeMap<String, u64>,
 }
 
 /// A host with which something is wrong.

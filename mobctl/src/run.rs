@@ -151,8 +151,9 @@ fn side(name: &str, protocol: Transport, local: SocketAddr, remote: SocketAddr) 
 }
 
 fn keygen(common: &Common, what: KeygenKind, output: Option<PathBuf>) -> Result<Shown, Failure> {
-    // Without a configuration the keys lie where it would say by default.
-    let config = if common.config.exists() { Config::read(&common.config)? } else { Config::default() };
+    // Without a configuration the keys lie where it would say by default; a path that is given needs none.
+    let needed = output.is_none() && common.config.exists();
+    let config = if needed { Config::read(&common.config)? } else { Config::default() };
     let Some(kind) = what.makes() else {
         let key = keyfile::read_host(&output.unwrap_or(config.host_key))?.public().to_string();
         return Ok(Shown { text: format!("{key}\n"), json: json!({ "keygen": { "public": key } }) });

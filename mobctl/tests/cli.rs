@@ -200,7 +200,7 @@ fn keys_are_made_once_and_checked() {
 
 #[test]
 fn a_wrong_configuration_is_named_line_by_line() {
-    let (_folder, config) = configured("port = 0\nlog_level = \"loud\"");
+    let (folder, config) = configured("port = 0\nlog_level = \"loud\"");
     let (out, err) = run(78, &["check", &config]);
     assert!(out.is_empty());
     assert!(
@@ -209,4 +209,7 @@ fn a_wrong_configuration_is_named_line_by_line() {
     );
     assert!(run(78, &["check", "--config", "/nonexistent/mobctl.conf"]).1.contains("mobctl.conf.sample"));
     assert!(run(78, &["daemon", "-f", &config]).1.contains("line 3"));
+    assert!(run(78, &["keygen", "host", &config]).1.contains("line 3"));
+    let path = folder.path().join("a.key");
+    run(0, &["keygen", "host", "-o", path.to_str().unwrap(), &config]);
 }

@@ -186,6 +186,43 @@ mod tests {
             .collect()
     }
 
+    /// What a FreeBSD 14.0-STABLE kernel had in net.inet.tcp.pcblist and net.inet.udp.pcblist, while sockstat(1) said:
+    /// three connections of which both ends are on that host, one of them IPv4 on an IPv6 socket (port 7003), and the
+    /// sockets that listen for them; two pairs of connected UDP sockets, one with an IPv4 address on an IPv6 socket (7004).
+    #[test]
+    fn golden_bytes() {
+        let sides = |list: Vec<Connection>| -> Vec<String> {
+            assert!(list.iter().all(|connection| connection.phase == Phase::Established));
+            let mut instances: Vec<u64> = list.iter().map(|connection| connection.instance).collect();
+            instances.sort_unstable();
+            instances.dedup();
+            assert_eq!(instances.len(), list.len());
+            let mut sides: Vec<String> = shown(&list).into_iter().map(|(side, ..)| side).collect();
+            sides.sort_unstable();
+            sides
+        };
+        assert_eq!(
+            sides(parse_tcp(include_bytes!("../../tests/golden/freebsd-14-tcp.pcblist")).unwrap()),
+            [
+                "192.0.2.1:40000 198.51.100.9:7000",
+                "192.0.2.1:40003 198.51.100.9:7003",
+                "198.51.100.9:7000 192.0.2.1:40000",
+                "198.51.100.9:7003 192.0.2.1:40003",
+                "[2001:db8:9::9]:7001 [2001:db8::1]:40001",
+                "[2001:db8::1]:40001 [2001:db8:9::9]:7001",
+            ]
+        );
+        assert_eq!(
+            sides(parse_udp(include_bytes!("../../tests/golden/freebsd-14-udp.pcblist")).unwrap()),
+            [
+                "192.0.2.1:40002 198.51.100.9:7002",
+                "192.0.2.1:40004 198.51.100.9:7004",
+                "192.0.2.1:7004 192.0.2.1:40004",
+                "198.51.100.9:7002 192.0.2.1:40002",
+            ]
+        );
+    }
+
     #[test]
     fn tcp_connections_of_both_versions() {
         let bytes = list(
