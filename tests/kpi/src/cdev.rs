@@ -184,6 +184,8 @@ pub struct File {
     vnet: &'static VnetState,
     uid: u32,
     fflag: u32,
+    /// d_open said yes: d_close is owed.
+    opened: bool,
     private: Mutex<FilePrivate>,
 }
 
@@ -200,7 +202,7 @@ impl File {
         if uid != 0 && granted & wanted != wanted {
             return Err(Errno::EACCES);
         }
-        let file = Self { device, vnet, uid, fflag, private: Mutex::default() };
+        let mut file = Self { device, vnet, uid, fflag, opened: false, private: Mutex::default() };
         let entry = Entry::new("open", 0, vnet.ucred(uid));
         let opened = file.call(|devsw| {
             let td = thread::current(|thread| thread.td().address());
@@ -210,14 +212,8 @@ impl File {
             }
         });
         drop(entry);
-        let opened = opened.and_then(Errno::check);
-        if let Err(error) = opened {
-            // A file that did not open is not closed.
-            let mut file = std::mem::ManuallyDrop::new(file);
-            // SAFETY: the file is not used again, and its own drop does not run.
-            unsafe { std::ptr::drop_in_place(&raw mut file.device) };
-            return Err(error);
-        }
+        opened.and_then(Errno::check)?;
+        file.opened = true;
         file.device.state.lock().unwrap().open += 1;
         Ok(file)
     }
@@ -300,6 +296,9 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
+        if !self.opened {
+            return;
+        }
         let _entry = Entry::new("close", 0, self.vnet.ucred(self.uid));
         let last = {
             let mut state = self.device.state.lock().unwrap();

@@ -111,7 +111,7 @@ shared! {
 }
 
 shared! {
-    /// `struct lock_object`, with which every lock begins. `lo_witness` holds this crate's own lock.
+    /// `struct lock_object`, with which every lock begins.
     LockObject(24) {
         name, set_name: usize = 0;
         flags, set_flags: u32 = 8;

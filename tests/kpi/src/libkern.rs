@@ -1,7 +1,5 @@
 //! The C library's share of the kernel: the process's own functions do.
 
-use std::ffi::{c_char, c_int};
-
 pub(crate) const SYMBOLS: &[crate::symbols::Function] = &[
     ("memcpy", libc::memcpy as *const ()),
     ("memmove", libc::memmove as *const ()),
@@ -14,8 +12,6 @@ pub(crate) const SYMBOLS: &[crate::symbols::Function] = &[
     ("strlcpy", strlcpy as *const ()),
     ("explicit_bzero", explicit_bzero as *const ()),
 ];
-
-const _: unsafe extern "C" fn(*const c_char, *const c_char) -> c_int = libc::strcmp;
 
 extern "C" fn strlcpy(to: *mut u8, from: *const u8, size: usize) -> usize {
     // SAFETY: a string, by the KPI.

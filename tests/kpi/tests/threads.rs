@@ -22,7 +22,7 @@ impl Drop for End<'_> {
 #[test]
 fn packets_while_the_table_changes() {
     const STEADY: u16 = 8;
-    const ROUNDS: u32 = 4000;
+    const ROUNDS: u32 = 1500;
     let machine = loaded(Options { split: Split::Arbitrary, ..Options::default() });
     let vnet = machine.vnet0();
     for port in 1..=STEADY {
