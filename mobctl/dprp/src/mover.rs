@@ -217,7 +217,7 @@ impl Endpoint {
         host: &mut dyn Host,
     ) {
         let address_only = ids.is_empty();
-        let mut left = self.movable(now, id, relocation.new, ids, host);
+        let mut left = self.movable(id, ids, host);
         if left.is_empty() && !address_only {
             return;
         }
@@ -272,28 +272,16 @@ impl Endpoint {
         }
     }
 
-    /// Those of `ids` whose connections live and that can have the new address.
-    fn movable(
-        &mut self,
-        now: Instant,
-        id: PeerId,
-        new: IpAddr,
-        ids: BTreeSet<u32>,
-        host: &mut dyn Host,
-    ) -> BTreeSet<u32> {
-        let mut movable = BTreeSet::new();
-        for number in ids {
-            let Some(claim) = self.peers.get(id).and_then(|peer| peer.claimant.confirmed.get(&number)) else {
-                continue;
-            };
-            let flow = claim.flow;
-            if flow.local.is_ipv4() != new.is_ipv4() {
-                self.stays(now, id, number, Refusal::Family);
-            } else if self.mine.get(&flow).is_some_and(|mine| host.instance(&flow) == Some(mine.instance)) {
-                movable.insert(number);
-            }
-        }
-        movable
+    /// Those of `ids` whose connections live.
+    fn movable(&self, id: PeerId, ids: BTreeSet<u32>, host: &mut dyn Host) -> BTreeSet<u32> {
+        let Some(peer) = self.peers.get(id) else { return BTreeSet::new() };
+        let mut lives = |number: &u32| {
+            let flow = peer.claimant.confirmed.get(number).map(|claim| claim.flow);
+            flow.is_some_and(|flow| {
+                self.mine.get(&flow).is_some_and(|mine| host.instance(&flow) == Some(mine.instance))
+            })
+        };
+        ids.into_iter().filter(|number| lives(number)).collect()
     }
 
     /// A flow that this host's own kernel does not let move.

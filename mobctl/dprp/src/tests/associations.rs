@@ -160,6 +160,11 @@ fn crossing_handshakes_end_with_the_same_keys() {
             let view = node.view();
             assert_eq!((view.confirmed, view.claims), (1, 1), "seed {seed}: both claim the flow, each its half");
         }
+        world.run(600 * SECOND);
+        for node in &world.nodes {
+            let peer = node.endpoint.peers.all.values().next().expect("a peer");
+            assert_eq!(peer.channels.len(), 1, "the other keys are dropped");
+        }
     }
 }
 

@@ -264,10 +264,19 @@ fn older_moves_do_not_undo_newer_ones() {
         world.run(SECOND);
         assert_eq!(world.wire(1, &own.mirrored()).1, ip("198.51.100.99"));
     }
+    let commands = world.nodes[1].kernel.commands;
     let peer = world.nodes[1].endpoint.peers.all.values_mut().nth(1).expect("the second peer");
     peer.correspondent.claims.get_mut(&1).expect("its claim").generation = 9;
     world.say(2, TRAIN, SERVER, &request(8, TRAIN, listed(1, 1)));
     world.run(SECOND);
+    assert_eq!(world.nodes[1].kernel.commands, commands, "the kernel is not even asked");
+    // One that is pending counts too.
+    world.say(2, TRAIN, SERVER, &request(20, TRAIN, listed(1, 1)));
+    world.run(SECOND);
+    assert_eq!(world.nodes[1].kernel.commands, commands + 1);
+    world.say(2, TRAIN, SERVER, &request(19, TRAIN, listed(1, 1)));
+    world.run(SECOND);
+    assert_eq!(world.nodes[1].kernel.commands, commands + 1);
     assert_eq!(world.wire(1, &own.mirrored()).1, ip("198.51.100.99"));
 }
 

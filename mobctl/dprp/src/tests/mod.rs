@@ -3,6 +3,7 @@
 mod associations;
 mod attacks;
 mod claims;
+mod corners;
 mod crossing;
 mod kernel;
 mod moves;
