@@ -19,12 +19,8 @@ impl Prefix {
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
-            (IpAddr::V4(p), IpAddr::V4(a)) => {
-                (p.to_bits() ^ a.to_bits()).leading_zeros() >= u32::from(self.length)
-            }
-            (IpAddr::V6(p), IpAddr::V6(a)) => {
-                (p.to_bits() ^ a.to_bits()).leading_zeros() >= u32::from(self.length)
-            }
+            (IpAddr::V4(p), IpAddr::V4(a)) => (p.to_bits() ^ a.to_bits()).leading_zeros() >= u32::from(self.length),
+            (IpAddr::V6(p), IpAddr::V6(a)) => (p.to_bits() ^ a.to_bits()).leading_zeros() >= u32::from(self.length),
             _ => false,
         }
     }

@@ -49,15 +49,27 @@ impl Daemon {
         let [program, device, config, pidfile, socket] =
             [&program, &device, &config, &pidfile, &control].map(|path| path.to_string_lossy());
         let words = [
-            &program, "--device", &device, "--config", &config, "--control", &socket, "daemon", "--foreground",
-            "--pidfile", &pidfile,
+            &program,
+            "--device",
+            &device,
+            "--config",
+            &config,
+            "--control",
+            &socket,
+            "daemon",
+            "--foreground",
+            "--pidfile",
+            &pidfile,
         ];
         let log = lab.places.logs.join(format!("{name}.daemon.log"));
         let mut daemon = Self { program: Program::start(&host.namespace, &words, &log)?, control };
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(&daemon.control).is_err() {
             if daemon.program.ended()?.is_some() || Instant::now() > deadline {
-                return Err(Error::Program(format!("the daemon of {name} did not begin\n{}", daemon.program.printed())));
+                return Err(Error::Program(format!(
+                    "the daemon of {name} did not begin\n{}",
+                    daemon.program.printed()
+                )));
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -104,7 +104,21 @@ pub struct Lab {
     pub places: Places,
     daemons: Vec<Daemon>,
     stage: Option<Stage>,
+    logged: bool,
     files: TempDir,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.daemons.clear();
+        if !self.logged
+            && let Err(e) = self.write_log()
+        {
+            eprintln!("no log: {e}");
+        }
+        // A scenario that failed: its own words matter, not what the machine would say about the remains.
+        std::mem::forget(self.stage.take());
+    }
 }
 
 impl Lab {
@@ -122,7 +136,7 @@ impl Lab {
             }
         };
         let world = World::new(kernel(0), kernel(1), shape.lanes, shape.seed, files.path())?;
-        let lab = Self { world, places: places.clone(), daemons: Vec::new(), stage, files };
+        let lab = Self { world, places: places.clone(), daemons: Vec::new(), stage, logged: false, files };
         if shape.mobconn {
             for host in [&lab.world.mobile, &lab.world.peer] {
                 device::serve(&lab.device(host), Arc::clone(&host.kernel))?;
@@ -296,9 +310,8 @@ impl Lab {
     ///
     /// # Errors
     /// [`Error::Check`] with what is wrong.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
         let world = &self.world;
-        self.write_log()?;
         check!(world.wire.alive(), "the packet loop has ended");
         world.wire.watch(|watch| {
             check!(watch.resets.is_empty(), "RST was seen: {}", watch.resets.join("; "));
@@ -315,15 +328,19 @@ impl Lab {
             let name = host.namespace.name();
             let spoiled = module.spoiled.load(Ordering::Relaxed);
             check!(spoiled == 0, "{name}: {spoiled} packets came up with a wrong checksum");
-            host.kernel.ioctl(3, abi::FLUSH, &mut [], &mut []).map_err(|e| Error::Check(format!("{name}: flush: {e}")))?;
+            host.kernel
+                .ioctl(3, abi::FLUSH, &mut [], &mut [])
+                .map_err(|e| Error::Check(format!("{name}: flush: {e}")))?;
             let left = self.info(host)?.flows;
             check!(left == 0, "{name}: {left} bindings are left after a flush");
         }
+        self.write_log()?;
+        self.logged = true;
+        let Some(stage) = &self.stage else { return Ok(()) };
         // While packets still come and go, as on a machine in use.
         stage.machine.kldunload(false).map_err(|e| Error::Check(format!("kldunload: {e}")))?;
-        let Self { world, stage, daemons, .. } = self;
-        drop(daemons);
-        drop(world);
+        let stage = self.stage.take();
+        drop(self);
         if let Some(Stage { machine, vnets, modules }) = stage {
             drop(modules);
             vnets.into_iter().for_each(Vnet::destroy);
@@ -386,7 +403,12 @@ impl Lab {
             for movement in &watch.moves {
                 text += &format!("{movement:?}\n");
             }
-            text += &format!("messages {}\nresets {:#?}\nforeign {:#?}\n", watch.messages.len(), watch.resets, watch.foreign);
+            text += &format!(
+                "messages {}\nresets {:#?}\nforeign {:#?}\n",
+                watch.messages.len(),
+                watch.resets,
+                watch.foreign
+            );
         });
         if let Some(stage) = &self.stage {
             for host in [&self.world.mobile, &self.world.peer] {
@@ -406,9 +428,9 @@ impl Stage {
         let path = places.module();
         check!(path.exists(), "{} is missing: run make first", path.display());
         let machine = Machine::boot(Options { seed: shape.seed, split: shape.split, ..Options::default() });
-        machine.kldload(&path, &[]).map_err(|e| {
-            Error::Check(format!("kldload {}: {e}\n{}", path.display(), machine.console().join("\n")))
-        })?;
+        machine
+            .kldload(&path, &[])
+            .map_err(|e| Error::Check(format!("kldload {}: {e}\n{}", path.display(), machine.console().join("\n"))))?;
         let vnets = [machine.vnet_create(), machine.vnet_create()];
         let modules = vnets.map(|vnet| Arc::new(Module::new(vnet, shape.offload)));
         Ok(Self { machine, vnets, modules })

@@ -7,10 +7,10 @@
 //! programs, their sockets and their TCP are the operating system's own.
 
 pub mod cable;
-mod error;
 pub mod daemon;
 pub mod demo;
 pub mod device;
+mod error;
 pub mod host;
 pub mod kernel;
 pub mod lab;
@@ -21,6 +21,7 @@ pub mod program;
 pub mod route;
 pub mod scenario;
 pub mod stream;
+pub mod supervise;
 pub mod tun;
 pub mod udp;
 pub mod watch;

@@ -1,7 +1,7 @@
 //! Command line of the lab.
 
 use clap::{Parser, Subcommand};
-use mobconn_lab::{Error, Result, demo, scenario};
+use mobconn_lab::{Error, Result, demo, scenario, supervise};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,6 +12,9 @@ struct Arguments {
     /// Directory with mobconn.ko and host/mobctl; logs go to lab/ below it.
     #[arg(long, default_value = "build")]
     build: PathBuf,
+    /// This process is the world itself.
+    #[arg(long, hide = true)]
+    inside: bool,
     #[command(subcommand)]
     action: Action,
 }
@@ -32,9 +35,9 @@ enum Action {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match go(&arguments) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    let result = if arguments.inside { inside(&arguments) } else { outside(&arguments) };
+    match result {
+        Ok(code) => code,
         Err(e) => {
             eprintln!("mobconn-lab: {e}");
             match e {
@@ -46,16 +49,34 @@ fn main() -> ExitCode {
     }
 }
 
-fn go(arguments: &Arguments) -> Result<bool> {
+fn outside(arguments: &Arguments) -> Result<ExitCode> {
+    supervise::outlast_signals()?;
     let build = &arguments.build;
+    let good = match &arguments.action {
+        Action::List => {
+            scenario::list();
+            true
+        }
+        Action::Demo => {
+            let status = supervise::run(build, &["demo"], None, demo::LIMIT)?;
+            // What went wrong has been said.
+            let code = status.and_then(|status| status.code()).and_then(|code| u8::try_from(code).ok());
+            return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+        }
+        Action::Run { names } => scenario::run(build, names)?,
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn inside(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.action {
-        Action::Demo => demo::run(build)?,
         Action::List => scenario::list(),
-        Action::Run { names } => match names.as_slice() {
-            [all] if all == "all" => return scenario::run_all(build, &[]),
-            [one] => scenario::run_one(build, one)?,
-            several => return scenario::run_all(build, several),
-        },
+        Action::Demo => demo::run(&arguments.build)?,
+        Action::Run { names } => {
+            for name in names {
+                scenario::inside(&arguments.build, name)?;
+            }
+        }
     }
-    Ok(true)
+    Ok(ExitCode::SUCCESS)
 }

@@ -117,7 +117,8 @@ impl Namespace {
         }
         let (file, target) = (file.to_owned(), target.to_owned());
         let doing = format!("mounting a file over {target}");
-        self.run(move || mount(Some(&file), target.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>))?.doing(doing)
+        self.run(move || mount(Some(&file), target.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>))?
+            .doing(doing)
     }
 }
 

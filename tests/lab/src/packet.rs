@@ -80,8 +80,7 @@ impl View {
     /// Whether this is a message of DPRP.
     #[must_use]
     pub fn is_dprp(&self) -> bool {
-        self.transport == Transport::Udp
-            && (self.source.port() == DPRP_PORT || self.destination.port() == DPRP_PORT)
+        self.transport == Transport::Udp && (self.source.port() == DPRP_PORT || self.destination.port() == DPRP_PORT)
     }
 }
 

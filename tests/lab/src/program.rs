@@ -35,7 +35,7 @@ impl Program {
         let errors = output.try_clone().doing("duplicating a file")?;
         let mut command = Command::new(name);
         command.args(rest).stdin(Stdio::null()).stdout(output).stderr(errors);
-        let child = namespace.run(move || spawn(command))?.map_err(|e| missing(name, e))?;
+        let child = namespace.run(move || outlived_by_nothing(&mut command).spawn())?.map_err(|e| missing(name, e))?;
         Ok(Self { name: words.join(" "), child, output: log.to_owned() })
     }
 
@@ -132,12 +132,11 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// Starts a program that does not outlive the calling thread.
-fn spawn(mut command: Command) -> std::io::Result<Child> {
+/// Makes the program end when the calling thread does, whatever the reason.
+pub fn outlived_by_nothing(command: &mut Command) -> &mut Command {
     let guard = || set_pdeathsig(Signal::SIGKILL).map_err(Into::into);
     // SAFETY: between fork and exec it only makes one system call, and allocates nothing.
-    unsafe { command.pre_exec(guard) };
-    command.spawn()
+    unsafe { command.pre_exec(guard) }
 }
 
 fn missing(name: &str, error: std::io::Error) -> Error {
@@ -174,7 +173,7 @@ pub fn run<W: AsRef<str>>(namespace: &Namespace, words: &[W], input: &str) -> Re
     let (name, rest) = words.split_first().ok_or_else(|| Error::Program("no program named".to_owned()))?;
     let mut command = Command::new(name);
     command.args(rest).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = namespace.run(move || spawn(command))?.map_err(|e| missing(name, e))?;
+    let mut child = namespace.run(move || outlived_by_nothing(&mut command).spawn())?.map_err(|e| missing(name, e))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).doing(format_args!("writing to {name}"))?;
     }

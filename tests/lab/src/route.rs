@@ -28,9 +28,7 @@ impl Routes {
     /// # Errors
     /// When there is no such socket.
     pub fn new(namespace: &Namespace) -> Result<Self> {
-        let open = || {
-            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
-        };
+        let open = || socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
         Ok(Self(namespace.run(open)?.doing("opening the routing table")?))
     }
 

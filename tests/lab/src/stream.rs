@@ -47,11 +47,9 @@ struct Content(u64);
 
 impl Content {
     fn fill(self, from: u64, bytes: &mut [u8]) {
-        let mut position = from;
-        for byte in bytes {
+        for (position, byte) in (from..).zip(bytes) {
             let word = Random(self.0 ^ (position / 8)).next_u64();
             *byte = word.to_le_bytes()[(position % 8) as usize];
-            position += 1;
         }
     }
 }
@@ -226,10 +224,7 @@ impl End {
     }
 
     fn broken(&self, error: &std::io::Error) -> Error {
-        Error::Check(format!(
-            "{}: {error}, after {} bytes sent and {} received",
-            self.name, self.sent, self.received
-        ))
+        Error::Check(format!("{}: {error}, after {} bytes sent and {} received", self.name, self.sent, self.received))
     }
 }
 
@@ -250,7 +245,10 @@ fn drive(ends: &mut [End], progress: &Progress) -> Result<()> {
         for end in ends.iter() {
             let mut events = PollFlags::empty();
             events.set(PollFlags::POLLIN, !end.ended);
-            events.set(PollFlags::POLLOUT, !end.closed && (end.sent < end.load.send.min(gate) || end.sent == end.load.send));
+            events.set(
+                PollFlags::POLLOUT,
+                !end.closed && (end.sent < end.load.send.min(gate) || end.sent == end.load.send),
+            );
             fds.push(PollFd::new(end.socket.as_fd(), events));
         }
         // Short, because the gate and the stop flag wake nobody.

@@ -39,7 +39,8 @@ impl Tun {
 
     fn make(name: String) -> Result<Self> {
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
-        let file = file.map_err(|e| match e.kind() {
+        let file = file.map_err(|e| {
+            match e.kind() {
             io::ErrorKind::NotFound => Error::Missing(
                 "/dev/net/tun is missing: load the kernel's tun driver (modprobe tun), or make the node \
                  (mknod /dev/net/tun c 10 200)"
@@ -54,6 +55,7 @@ impl Tun {
                 Error::Missing("the kernel has no tun driver: modprobe tun".to_owned())
             }
             _ => Error::System { doing: "opening /dev/net/tun".to_owned(), source: e },
+        }
         })?;
         let mut request = Request { name: [0; 16], flags: IFF_TUN | IFF_NO_PI, rest: [0; 22] };
         for (to, from) in request.name.iter_mut().take(15).zip(name.bytes()) {

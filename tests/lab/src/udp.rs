@@ -39,7 +39,8 @@ pub fn start(near: &Namespace, far: &Namespace, target: SocketAddr, period: Dura
     let client = client.doing(format_args!("connecting to {target}"))?;
     let address = client.local_addr().doing("naming a socket")?;
     // From inside, as connecting looks a route up.
-    let server = far.run(move || server.connect(address).map(|()| server))?.doing(format_args!("connecting to {address}"))?;
+    let server =
+        far.run(move || server.connect(address).map(|()| server))?.doing(format_args!("connecting to {address}"))?;
     Ok((Ticker::start(client, 1, period)?, Ticker::start(server, 2, period)?))
 }
 

@@ -128,8 +128,10 @@ impl Wire {
         let state = Arc::new(Mutex::new(state));
         let (stop, stopped) = UnixStream::pair().doing("making a pair of sockets")?;
         let carrier = Carrier { hosts, ends, state: Arc::clone(&state) };
-        let thread =
-            thread::Builder::new().name("wire".to_owned()).spawn(move || carrier.run(&stopped)).doing("starting the packet loop")?;
+        let thread = thread::Builder::new()
+            .name("wire".to_owned())
+            .spawn(move || carrier.run(&stopped))
+            .doing("starting the packet loop")?;
         Ok(Self { state, stop: Some(stop), thread: Some(thread) })
     }
 

@@ -23,23 +23,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// First access network of the mobile host.
-pub const WLAN: Network = Network {
-    name: "wlan",
-    v4: Ipv4Addr::new(192, 0, 2, 0),
-    v6: Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 0),
-};
+pub const WLAN: Network =
+    Network { name: "wlan", v4: Ipv4Addr::new(192, 0, 2, 0), v6: Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 0) };
 /// Second access network of the mobile host.
-pub const CELL: Network = Network {
-    name: "cell",
-    v4: Ipv4Addr::new(198, 51, 100, 0),
-    v6: Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 0),
-};
+pub const CELL: Network =
+    Network { name: "cell", v4: Ipv4Addr::new(198, 51, 100, 0), v6: Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 0) };
 /// Network of the peer.
-pub const HOME: Network = Network {
-    name: "home",
-    v4: Ipv4Addr::new(203, 0, 113, 0),
-    v6: Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0),
-};
+pub const HOME: Network =
+    Network { name: "home", v4: Ipv4Addr::new(203, 0, 113, 0), v6: Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0) };
 
 /// Number of the mobile host in its access networks.
 pub const MOBILE_NODE: u8 = 10;

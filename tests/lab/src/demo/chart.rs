@@ -186,7 +186,10 @@ mod tests {
 
     #[test]
     fn tags_are_balanced_and_text_is_escaped() {
-        let curve = |label: &str| Curve { label: label.into(), samples: vec![(Duration::ZERO, 0), (Duration::from_secs(2), 9)] };
+        let curve = |label: &str| Curve {
+            label: label.into(),
+            samples: vec![(Duration::ZERO, 0), (Duration::from_secs(2), 9)],
+        };
         let stays = vec![
             Stay { from: Duration::ZERO, label: "a<b".into(), note: String::new() },
             Stay { from: Duration::from_secs(1), label: "c".into(), note: "d".into() },

@@ -26,6 +26,9 @@ const HOME: Lane = Lane { delay: Duration::from_millis(5), rate: 0, queue: 0, lo
 /// The peer's port.
 const PORT: &str = "80";
 
+/// Longest that the demo may take.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
 /// Shows it, and writes `demo.svg` into the directory `build`.
 ///
 /// # Errors
@@ -40,8 +43,12 @@ pub fn run(build: &Path) -> Result<()> {
     println!("\nThe same without mobconn\n");
     let (without, _) = once(&places, false)?;
     table(&with, counters.as_ref(), &without);
-    let chart =
-        Chart { with: with.curve("with mobconn"), without: without.curve("without mobconn"), stays: with.stays(), total: LENGTH as u64 };
+    let chart = Chart {
+        with: with.curve("with mobconn"),
+        without: without.curve("without mobconn"),
+        stays: with.stays(),
+        total: LENGTH as u64,
+    };
     let path = build.join("demo.svg");
     fs::write(&path, chart.svg()).doing(format_args!("writing {}", path.display()))?;
     println!("\nThe picture of it: {}", path.display());

@@ -51,7 +51,8 @@ pub(super) fn download_v6(places: &Places) -> Result<Figures> {
         let at = got.iter().zip(&content).position(|(a, b)| a != b);
         return Err(Error::Check(format!("{} bytes received, other ones from {at:?} on", got.len())));
     }
-    let figures = vec![format!("data again {} after the address was usable", ms(heard.received_data)), rewritten(&lab)?];
+    let figures =
+        vec![format!("data again {} after the address was usable", ms(heard.received_data)), rewritten(&lab)?];
     server.stop();
     lab.finish()?;
     Ok(figures)

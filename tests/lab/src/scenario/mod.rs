@@ -6,7 +6,7 @@ mod runner;
 mod tcp;
 mod udp;
 
-pub use runner::{list, run_all, run_one};
+pub use runner::{inside, list, run};
 
 use crate::error::Result;
 use crate::lab::Places;
@@ -26,11 +26,23 @@ pub struct Scenario {
 
 /// All of them, in the order in which they run.
 pub const ALL: &[Scenario] = &[
-    Scenario { name: "no-move", about: "without mobconn and without a move, streams go through: the world works", run: tcp::no_move },
-    Scenario { name: "without", about: "without mobconn, a stream stalls when its host moves: these tests can fail", run: tcp::without },
+    Scenario {
+        name: "no-move",
+        about: "without mobconn and without a move, streams go through: the world works",
+        run: tcp::no_move,
+    },
+    Scenario {
+        name: "without",
+        about: "without mobconn, a stream stalls when its host moves: these tests can fail",
+        run: tcp::without,
+    },
     Scenario { name: "by-hand-ipv4", about: "mobctl flow add and del on both hosts, no daemon", run: tcp::by_hand_v4 },
     Scenario { name: "by-hand-ipv6", about: "the same over IPv6", run: tcp::by_hand_v6 },
-    Scenario { name: "mobile-sends-ipv4", about: "the mobile host sends while it moves there and back", run: tcp::mobile_sends_v4 },
+    Scenario {
+        name: "mobile-sends-ipv4",
+        about: "the mobile host sends while it moves there and back",
+        run: tcp::mobile_sends_v4,
+    },
     Scenario { name: "mobile-sends-ipv6", about: "the same over IPv6", run: tcp::mobile_sends_v6 },
     Scenario { name: "peer-sends-ipv4", about: "the peer sends", run: tcp::peer_sends_v4 },
     Scenario { name: "peer-sends-ipv6", about: "the same over IPv6", run: tcp::peer_sends_v6 },
@@ -39,7 +51,11 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "hundred", about: "a hundred connections move at once", run: tcp::hundred },
     Scenario { name: "idle", about: "idle connections move; then the peer speaks first", run: tcp::idle },
     Scenario { name: "loss", about: "of every cable's packets 5 % are lost during the move", run: tcp::loss },
-    Scenario { name: "curl-ipv6", about: "curl downloads from python3's HTTP server over IPv6", run: http::download_v6 },
+    Scenario {
+        name: "curl-ipv6",
+        about: "curl downloads from python3's HTTP server over IPv6",
+        run: http::download_v6,
+    },
     Scenario { name: "wrong-key", about: "the daemons have different group keys: nothing moves", run: tcp::wrong_key },
     Scenario { name: "udp-ipv4", about: "a UDP flow moves there and back", run: udp::flow_v4 },
     Scenario { name: "udp-ipv6", about: "the same over IPv6", run: udp::flow_v6 },

@@ -3,12 +3,10 @@
 use super::{ALL, Scenario};
 use crate::error::{Doing, Error, Result};
 use crate::lab::Places;
-use crate::ns;
-use std::env;
-use std::fs::{self, File};
+use crate::{ns, supervise};
+use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// A scenario that takes longer hangs.
@@ -17,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// Prints what there is.
 pub fn list() {
     for scenario in ALL {
-        println!("{:24} {}", scenario.name, scenario.about);
+        println!("{:20} {}", scenario.name, scenario.about);
     }
 }
 
@@ -25,9 +23,8 @@ pub fn list() {
 ///
 /// # Errors
 /// What went wrong.
-pub fn run_one(build: &Path, name: &str) -> Result<()> {
-    let scenario = ALL.iter().find(|scenario| scenario.name == name);
-    let scenario = scenario.ok_or_else(|| Error::Program(format!("no scenario {name}; mobconn-lab list shows all")))?;
+pub fn inside(build: &Path, name: &str) -> Result<()> {
+    let scenario = find(name)?;
     let places = Places::new(build, name)?;
     ns::enter()?;
     for figure in (scenario.run)(&places)? {
@@ -36,29 +33,31 @@ pub fn run_one(build: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs the named scenarios, or all, and prints one line each and the sum.
-/// Returns whether all passed.
+fn find(name: &str) -> Result<&'static Scenario> {
+    let scenario = ALL.iter().find(|scenario| scenario.name == name);
+    scenario.ok_or_else(|| Error::Program(format!("no scenario {name}; mobconn-lab list shows all")))
+}
+
+/// Runs the named scenarios, or with `all` every one, and prints what each said
+/// and the sum. Returns whether all passed.
 ///
 /// # Errors
-/// When a scenario cannot be started.
-pub fn run_all(build: &Path, names: &[String]) -> Result<bool> {
-    let chosen: Vec<&Scenario> =
-        ALL.iter().filter(|s| names.is_empty() || names.iter().any(|name| name == s.name)).collect();
+/// When there is no such scenario, or it cannot be started.
+pub fn run(build: &Path, names: &[String]) -> Result<bool> {
+    let chosen: Vec<&Scenario> = match names {
+        [all] if all == "all" => ALL.iter().collect(),
+        names => names.iter().map(|name| find(name)).collect::<Result<_>>()?,
+    };
     let (mut passed, mut failed) = (0, 0);
     for scenario in chosen {
         let begin = Instant::now();
         let (good, said) = run_process(build, scenario)?;
-        let seconds = begin.elapsed().as_secs_f32();
-        if good {
-            passed += 1;
-            println!("ok      {:24} {seconds:5.1} s  {}", scenario.name, scenario.about);
-        } else {
-            failed += 1;
-            println!("FAILED  {:24} {seconds:5.1} s  {}", scenario.name, scenario.about);
-        }
+        let (seconds, verdict) = (begin.elapsed().as_secs_f32(), if good { "ok    " } else { "FAILED" });
+        println!("{verdict}  {:20} {seconds:5.1} s  {}", scenario.name, scenario.about);
         for line in said.lines() {
             println!("          {line}");
         }
+        *(if good { &mut passed } else { &mut failed }) += 1;
     }
     println!("{passed} passed, {failed} failed");
     Ok(failed == 0)
@@ -67,15 +66,8 @@ pub fn run_all(build: &Path, names: &[String]) -> Result<bool> {
 /// Runs one scenario as a child. Returns whether it passed, and what it said.
 fn run_process(build: &Path, scenario: &Scenario) -> Result<(bool, String)> {
     let said = tempfile::NamedTempFile::new().doing("making a file")?;
-    let output = |file: &File| file.try_clone().doing("duplicating a file");
-    let mut child = Command::new(env::current_exe().doing("finding this program")?)
-        .args(["--build".as_ref(), build.as_os_str(), "run".as_ref(), scenario.name.as_ref()])
-        .stdin(Stdio::null())
-        .stdout(output(said.as_file())?)
-        .stderr(output(said.as_file())?)
-        .spawn()
-        .doing("starting a scenario")?;
-    let status = wait(&mut child)?;
+    let output = || said.as_file().try_clone().map(Stdio::from).doing("duplicating a file");
+    let status = supervise::run(build, &["run", scenario.name], Some((output()?, output()?)), LIMIT)?;
     let text = fs::read(said.path()).doing("reading what a scenario said")?;
     let mut text = String::from_utf8_lossy(&text).into_owned();
     match status {
@@ -84,20 +76,4 @@ fn run_process(build: &Path, scenario: &Scenario) -> Result<(bool, String)> {
         None => text += &format!("still running after {LIMIT:?}: killed\n"),
     }
     Ok((false, text))
-}
-
-/// Waits for the end; `None` when it had to be killed.
-fn wait(child: &mut Child) -> Result<Option<ExitStatus>> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(status) = child.try_wait().doing("waiting for a scenario")? {
-            return Ok(Some(status));
-        }
-        if Instant::now() > deadline {
-            child.kill().doing("ending a scenario")?;
-            child.wait().doing("waiting for a scenario")?;
-            return Ok(None);
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
 }

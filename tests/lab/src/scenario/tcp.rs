@@ -152,7 +152,8 @@ pub(super) fn wrong_key(places: &Places) -> Result<Figures> {
         check!(counters.is_empty(), "{}: the module did something: {counters}", host.namespace.name());
     }
     let messages = lab.world.wire.watch(|watch| watch.messages.len());
-    let answers = lab.world.wire.watch(|watch| watch.messages.iter().filter(|m| m.source.ip() == streams.address).count());
+    let answers =
+        lab.world.wire.watch(|watch| watch.messages.iter().filter(|m| m.source.ip() == streams.address).count());
     check!(answers == 0, "the peer answered a host that is not of its group, {answers} times");
     lab.finish()?;
     Ok(vec![format!("stalled; {messages} messages of the mobile host stayed without an answer")])

@@ -90,7 +90,10 @@ fn interruption(places: &Places, one_way: Duration) -> Result<Figures> {
         format!("median {}, least {}, most {}", at(times.len() / 2), at(0), at(times.len().saturating_sub(1)))
     };
     Ok(vec![
-        format!("{MOVES} moves, round trip {}; from the address being usable to the first datagram:", ms(Some(2 * one_way))),
+        format!(
+            "{MOVES} moves, round trip {}; from the address being usable to the first datagram:",
+            ms(Some(2 * one_way))
+        ),
         format!("mobile > peer {}", figure(0)),
         format!("peer > mobile {}", figure(1)),
     ])
