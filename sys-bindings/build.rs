@@ -41,7 +41,11 @@ const FUNCTIONS: &[&str] = &[
     "priv_check",
     "sx_destroy",
     "sx_init_flags",
+    "sysctl_add_oid",
+    "sysctl_ctx_free",
+    "sysctl_ctx_init",
     "sysctl_handle_64",
+    "sysctl_handle_int",
 ];
 
 const TYPES: &[&str] =
@@ -49,6 +53,8 @@ const TYPES: &[&str] =
 
 const VARIABLES: &[&str] = &[
     "CSUM_.*",
+    "CTLFLAG_.*",
+    "CTLTYPE_.*",
     "E[A-Z0-9]+",
     "FREAD",
     "FWRITE",
@@ -61,6 +67,7 @@ const VARIABLES: &[&str] = &[
     "M_RDONLY",
     "M_WAITOK",
     "M_ZERO",
+    "OID_AUTO",
     "PAGE_SIZE",
     "PFIL_.*",
     "PRIV_NETINET_PF",

@@ -45,6 +45,15 @@ mobconn_log(int level, const char *line)
 	mobconn_log_arguments(level, "mobconn: %s\n", line);
 }
 
+SYSCTL_DECL(_net_inet);
+
+struct sysctl_oid_list *
+mobconn_sysctl_net_inet(void)
+{
+
+	return (SYSCTL_STATIC_CHILDREN(_net_inet));
+}
+
 struct vnet *
 mobconn_td_to_vnet(struct thread *td)
 {

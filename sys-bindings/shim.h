@@ -25,6 +25,8 @@ void mobconn_counter_u64_add(uint64_t *, int64_t);
 void mobconn_net_epoch_wait(void);
 /* log(9) of one string; the name log itself is a function of Rust's runtime. */
 void mobconn_log(int level, const char *line);
+/* SYSCTL_STATIC_CHILDREN(_net_inet). */
+struct sysctl_oid_list *mobconn_sysctl_net_inet(void);
 /* TD_TO_VNET(). */
 struct vnet *mobconn_td_to_vnet(struct thread *);
 /* curvnet, see vnet(9). */

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `declare.c` | what the kernel's macros must declare: module, sysctls, vnet hooks |
+//! | `declare.c` | what the kernel's macros must declare: module, malloc type, device switch, vnet state |
 //! | `module` | load and unload: whether the kernel fits, whether anything is in use |
 //! | `vnet` | the state of one network stack: made and taken down |
 //! | `hook`, `packet` | the packet path: pfil(9) to the engine and back |

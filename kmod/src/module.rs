@@ -3,20 +3,18 @@
 //! Context: the module event handler runs in process context, under the
 //! kernel linker's lock; it may sleep. The counting functions run anywhere.
 //!
-//! Order of an unload: refuse if bindings live; take the device away, which
-//! waits for the commands that run; then (`vnet`) each network stack.
+//! Order of an unload: refuse if bindings live; take sysctls and device away,
+//! which waits for the handlers and commands that run; then (`vnet`) each
+//! network stack.
 
+use crate::sysctl;
 use crate::text::log;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use mobconn_sys::{Device, Errno, ffi, osreldate};
+use mobconn_sys::{Device, Errno, NoMemory, SysctlCtx, ffi, osreldate};
 
 unsafe extern "C" {
-    /// Of `declare.c`: `net.inet.mobconn.max_flows`, which sysctl(9) writes whole.
-    safe static mobconn_max_flows: AtomicU32;
-    /// Of `declare.c`: `net.inet.mobconn.force_unload`, likewise.
-    safe static mobconn_force_unload: AtomicU32;
     /// Of `declare.c`.
     static mut mobconn_cdevsw: ffi::cdevsw;
 }
@@ -29,13 +27,24 @@ const OLDEST: c_int = 1_400_097;
 /// Most bindings that `net.inet.mobconn.max_flows` may ask for.
 const FLOWS_LIMIT: u32 = 1 << 24;
 
-/// The device, made and destroyed by the event handler only.
-struct DeviceCell(UnsafeCell<Option<Device>>);
+/// `net.inet.mobconn.max_flows`, which sysctl(9) writes whole, as the next.
+pub(crate) static MAX_FLOWS: AtomicU32 = AtomicU32::new(65_536);
+/// `net.inet.mobconn.force_unload`.
+pub(crate) static FORCE_UNLOAD: AtomicU32 = AtomicU32::new(0);
+
+/// What processes can reach; dropping it waits until none is in it.
+struct Doors {
+    _sysctls: SysctlCtx,
+    _device: Device,
+}
+
+/// The doors, opened and closed by the event handler only.
+struct DoorsCell(UnsafeCell<Option<Doors>>);
 
 // SAFETY: the kernel linker's lock lets one event in at a time.
-unsafe impl Sync for DeviceCell {}
+unsafe impl Sync for DoorsCell {}
 
-static DEVICE: DeviceCell = DeviceCell(UnsafeCell::new(None));
+static DOORS: DoorsCell = DoorsCell(UnsafeCell::new(None));
 static LOADED: AtomicBool = AtomicBool::new(false);
 /// Bindings in all network stacks, and commands in progress that may make some.
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
@@ -49,7 +58,7 @@ pub(crate) fn is_loaded() -> bool {
 
 /// `net.inet.mobconn.max_flows`, in range.
 pub(crate) fn max_flows() -> u32 {
-    mobconn_max_flows.load(Ordering::Relaxed)
+    MAX_FLOWS.load(Ordering::Relaxed)
 }
 
 /// Keeps the module from being unloaded while a command that may make
@@ -101,7 +110,7 @@ fn check_max_flows() {
     let taken = asked.clamp(1, FLOWS_LIMIT);
     if asked != taken {
         log!(Warning, "net.inet.mobconn.max_flows={asked} is not within 1 to {FLOWS_LIMIT}: {taken} is used");
-        mobconn_max_flows.store(taken, Ordering::Relaxed);
+        MAX_FLOWS.store(taken, Ordering::Relaxed);
     }
 }
 
@@ -109,13 +118,15 @@ fn load() -> Result<(), Errno> {
     if !fits() {
         return Err(Errno(ffi::EOPNOTSUPP as c_int));
     }
+    let mut sysctls = SysctlCtx::new().map_err(|NoMemory| Errno(ffi::ENOMEM as c_int))?;
+    sysctl::add(&mut sysctls).inspect_err(|Errno(error)| log!(Error, "no net.inet.mobconn: error {error}"))?;
     check_max_flows();
     let switch = &raw mut mobconn_cdevsw;
     // SAFETY: the switch is a static of this module, which stays until the device is gone.
     let device = unsafe { Device::make_dev(switch, c"mobconn") };
     let device = device.inspect_err(|Errno(error)| log!(Error, "no /dev/mobconn: error {error}"))?;
-    // SAFETY: one event at a time, see `DeviceCell`.
-    unsafe { *DEVICE.0.get() = Some(device) };
+    // SAFETY: one event at a time, see `DoorsCell`.
+    unsafe { *DOORS.0.get() = Some(Doors { _sysctls: sysctls, _device: device }) };
     LOADED.store(true, Ordering::Release);
     Ok(())
 }
@@ -123,7 +134,7 @@ fn load() -> Result<(), Errno> {
 /// Whether an unload must be refused now; says so in the log.
 fn is_busy() -> bool {
     let used = IN_USE.load(Ordering::SeqCst);
-    if used == 0 || mobconn_force_unload.load(Ordering::Relaxed) != 0 {
+    if used == 0 || FORCE_UNLOAD.load(Ordering::Relaxed) != 0 {
         return false;
     }
     log!(
@@ -140,9 +151,9 @@ fn unload() -> Result<(), Errno> {
         CLOSING.store(false, Ordering::SeqCst);
         return Err(Errno(ffi::EBUSY as c_int));
     }
-    // SAFETY: one event at a time, see `DeviceCell`.
-    let device = unsafe { (*DEVICE.0.get()).take() };
-    drop(device);
+    // SAFETY: one event at a time, see `DoorsCell`.
+    let doors = unsafe { (*DOORS.0.get()).take() };
+    drop(doors);
     Ok(())
 }
 

@@ -42,6 +42,7 @@ mod malloc;
 mod mbuf;
 mod pfil;
 mod sx;
+mod sysctl;
 
 pub use boxed::try_box;
 pub use cdev::Device;
@@ -54,6 +55,7 @@ pub use malloc::Malloc;
 pub use mbuf::{Freed, Mbuf};
 pub use pfil::{Hook, HookArgs};
 pub use sx::{Sx, SxGuard};
+pub use sysctl::{SysctlCtx, SysctlHandler, SysctlParent};
 
 /// An `errno` value of the kernel's, never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -61,15 +61,10 @@ pub fn metadata(module: &Module<'_>, version: u32) -> Vec<String> {
 
 /// The linker sets that the kernel linker looks for: none empty, none lost.
 #[must_use]
-pub fn sets(module: &Module<'_>, counters: usize) -> Vec<String> {
-    // Malloc type, module, vnet begin and end; the same but the module; two nodes, three values, the counters.
-    let wanted = [
-        ("set_sysinit_set", 4),
-        ("set_sysuninit_set", 3),
-        ("set_sysctl_set", 5 + counters as u64),
-        (SET, 3),
-        ("set_vnet", 1),
-    ];
+pub fn sets(module: &Module<'_>) -> Vec<String> {
+    // Malloc type, module, vnet begin and end; the same but the module. No
+    // static sysctl: its handler could run on when the module is gone.
+    let wanted = [("set_sysinit_set", 4), ("set_sysuninit_set", 3), ("set_sysctl_set", 0), (SET, 3), ("set_vnet", 1)];
     wanted
         .iter()
         .filter_map(|(name, count)| {

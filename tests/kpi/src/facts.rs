@@ -87,6 +87,7 @@ pub fn values() -> Vec<(&'static str, u32)> {
         crate::cdev::FACTS,
         crate::vnet::FACTS,
         crate::lock::FACTS,
+        crate::oids::FACTS,
         crate::sysctl::FACTS,
     ] {
         all.extend_from_slice(list);

@@ -35,6 +35,7 @@ mod malloc;
 mod mbuf;
 mod memory;
 mod misc;
+mod oids;
 mod options;
 mod packet;
 mod pfil;

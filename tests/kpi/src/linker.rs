@@ -226,7 +226,8 @@ fn finish(file: &Loaded) {
     }
     let range = &file.image.range;
     let kernel = kernel();
-    let left: [(&str, Vec<String>); 4] = [
+    let left: [(&str, Vec<String>); 5] = [
+        ("sysctls", kernel.contexts.names()),
         ("hooks", kernel.hooks.within(range)),
         ("devices", kernel.devices.within(range)),
         ("malloc types", kernel.malloc.types_in(range)),

@@ -59,6 +59,7 @@ fn table() -> &'static HashMap<&'static str, Symbol> {
             crate::misc::SYMBOLS,
             crate::pfil::SYMBOLS,
             crate::printf::SYMBOLS,
+            crate::oids::SYMBOLS,
             crate::sysctl::SYMBOLS,
             crate::tags::SYMBOLS,
             crate::user::SYMBOLS,

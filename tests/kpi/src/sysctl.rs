@@ -1,4 +1,4 @@
-//! sysctl(9): static nodes of modules, their handlers, loader tunables.
+//! sysctl(9): nodes of modules, their handlers, loader tunables. See `oids` for nodes that are made at run time.
 
 use crate::call;
 use crate::complaint::complain;
@@ -9,7 +9,7 @@ use crate::layout::{Oid, Req};
 use crate::thread::{self, Entry};
 use crate::vnet::VnetState;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
 
 const CTLTYPE: u32 = 0xf;
 const NODE: u32 = 1;
@@ -47,9 +47,35 @@ pub(crate) const FACTS: &[(&str, u32)] = &[
     ("CTLFLAG_PRISON", PRISON),
 ];
 
-/// The registered nodes, by full name.
+/// The registered nodes.
 #[derive(Debug, Default)]
-pub(crate) struct Tree(Mutex<BTreeMap<String, Oid>>);
+pub(crate) struct Tree {
+    nodes: Mutex<Nodes>,
+    /// A handler returned.
+    idle: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Nodes {
+    /// By full name.
+    named: BTreeMap<String, Oid>,
+    /// Threads in the handler of the node at that address.
+    running: BTreeMap<usize, usize>,
+}
+
+/// A node whose handler runs; one made at run time is not removed meanwhile.
+struct Running(Oid);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let tree = &kernel().sysctls;
+        let mut nodes = tree.nodes.lock().unwrap();
+        if let Some(threads) = nodes.running.get_mut(&self.0.address()) {
+            *threads -= 1;
+        }
+        tree.idle.notify_all();
+    }
+}
 
 // SAFETY: the handles are addresses of module data, which does not belong to a thread.
 unsafe impl Send for Tree {}
@@ -72,7 +98,7 @@ impl Tree {
                 let full = format!("{parent}.{}", unsafe { text(oid.name() as *const u8) });
                 // A node's children hang on a list at its begin.
                 names.push((oid.address(), full.clone()));
-                if self.0.lock().unwrap().insert(full.clone(), oid).is_some() {
+                if self.nodes.lock().unwrap().named.insert(full.clone(), oid).is_some() {
                     complain!("the sysctl {full} is registered twice");
                 }
                 false
@@ -91,20 +117,41 @@ impl Tree {
 
     /// Takes nodes out.
     pub(crate) fn unregister(&self, oids: &[Oid]) {
-        self.0.lock().unwrap().retain(|_, oid| !oids.contains(oid));
+        self.nodes.lock().unwrap().named.retain(|_, oid| !oids.contains(oid));
     }
 
     /// Names that begin with `prefix`.
     pub(crate) fn names(&self, prefix: &str) -> Vec<String> {
-        let tree = self.0.lock().unwrap();
-        tree.iter()
-            .filter(|(n, o)| n.starts_with(prefix) && o.kind() & CTLTYPE != NODE)
-            .map(|(n, _)| n.clone())
-            .collect()
+        let nodes = self.nodes.lock().unwrap();
+        let named = nodes.named.iter();
+        named.filter(|(n, o)| n.starts_with(prefix) && o.kind() & CTLTYPE != NODE).map(|(n, _)| n.clone()).collect()
     }
 
-    fn find(&self, name: &str) -> Result<Oid, Errno> {
-        self.0.lock().unwrap().get(name).copied().ok_or(Errno::ENOENT)
+    /// Registers a node made at run time; gives a tunable its value from the kernel environment.
+    pub(crate) fn add(&self, name: &str, oid: Oid) {
+        if self.nodes.lock().unwrap().named.insert(name.to_owned(), oid).is_some() {
+            complain!("the sysctl {name} is registered twice");
+        }
+        if oid.kind() & (TUN | NOFETCH) == TUN {
+            fetch(oid, name);
+        }
+    }
+
+    /// Takes out a node made at run time, and waits for the threads in its handler.
+    pub(crate) fn remove(&self, name: &str) {
+        let mut nodes = self.nodes.lock().unwrap();
+        let Some(oid) = nodes.named.remove(name) else { return };
+        while nodes.running.get(&oid.address()).is_some_and(|threads| *threads > 0) {
+            nodes = self.idle.wait(nodes).unwrap();
+        }
+        nodes.running.remove(&oid.address());
+    }
+
+    fn find(&self, name: &str) -> Result<Running, Errno> {
+        let mut nodes = self.nodes.lock().unwrap();
+        let oid = nodes.named.get(name).copied().ok_or(Errno::ENOENT)?;
+        *nodes.running.entry(oid.address()).or_default() += 1;
+        Ok(Running(oid))
     }
 }
 
@@ -202,7 +249,8 @@ fn fetch(oid: Oid, name: &str) {
 
 /// sysctl(3) of one node, from inside a VNET.
 pub(crate) fn get(vnet: &'static VnetState, name: &str) -> Result<String, Errno> {
-    let oid = kernel().sysctls.find(name)?;
+    let running = kernel().sysctls.find(name)?;
+    let oid = running.0;
     let _entry = Entry::new("sysctl", vnet.address(), vnet.ucred(0));
     if oid.kind() & CTLTYPE == NODE {
         return Err(Errno(21));
@@ -212,7 +260,8 @@ pub(crate) fn get(vnet: &'static VnetState, name: &str) -> Result<String, Errno>
 
 /// The same, setting it.
 pub(crate) fn set(vnet: &'static VnetState, name: &str, value: &str) -> Result<(), Errno> {
-    let oid = kernel().sysctls.find(name)?;
+    let running = kernel().sysctls.find(name)?;
+    let oid = running.0;
     let _entry = Entry::new("sysctl", vnet.address(), vnet.ucred(0));
     let host = kernel().vnet0.get().is_some_and(|vnet0| std::ptr::eq(*vnet0, vnet));
     if oid.kind() & WR == 0 || (!host && oid.kind() & (VNET | PRISON) == 0) {

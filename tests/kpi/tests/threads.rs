@@ -3,9 +3,9 @@
 mod common;
 
 use common::packets::{Way, expected, look, packet, payload};
-use common::{add, addresses, count, delete, flow, loaded};
+use common::{add, addresses, count, delete, flow, loaded, module};
 use mobconn_abi::{Counter, FLOW_LIST, FlowList, Record, TCP};
-use mobconn_kpi::{Errno, Input, Options, Output, Region, Rx, Split, Tx};
+use mobconn_kpi::{Errno, Input, Machine, Options, Output, Region, Rx, Split, Tx};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Tells the others to end when a thread does, be it by a failed assertion.
@@ -178,4 +178,35 @@ fn stacks_come_and_go() {
         }
     });
     assert_eq!(machine.sysctl_get("net.inet.mobconn.flows").as_deref(), Ok("0"));
+}
+
+/// Somebody reads the sysctls all the time while the module comes and goes: each answer is a value or "no such node".
+#[test]
+fn sysctls_are_read_while_the_module_comes_and_goes() {
+    let machine = Machine::boot(Options::default());
+    let done = AtomicBool::new(false);
+    let answers = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for name in ["net.inet.mobconn.flows", "net.inet.mobconn.stats.again"] {
+            let (machine, done, answers) = (&machine, &done, &answers);
+            scope.spawn(move || {
+                let _end = End(done);
+                while !done.load(Ordering::Acquire) {
+                    match machine.sysctl_get(name) {
+                        Ok(value) => {
+                            assert_eq!(value, "0");
+                            answers.fetch_add(1, Ordering::Relaxed);
+                        }
+                        // Before there is a network stack's table, and when there is no module.
+                        Err(error) => assert!([Errno::ENXIO, Errno::ENOENT].contains(&error), "{error}"),
+                    }
+                }
+            });
+        }
+        let _end = End(&done);
+        while answers.load(Ordering::Relaxed) < 1000 && !done.load(Ordering::Acquire) {
+            machine.kldload(&module(), &[]).expect("kldload");
+            machine.kldunload(false).expect("kldunload");
+        }
+    });
 }
