@@ -6,6 +6,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpStream;
@@ -34,7 +35,7 @@ impl Program {
         let output = File::create(log).doing(format_args!("making {}", log.display()))?;
         let errors = output.try_clone().doing("duplicating a file")?;
         let mut command = Command::new(name);
-        command.args(rest).stdin(Stdio::null()).stdout(output).stderr(errors);
+        command.args(rest).env("PATH", search_path()).stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = namespace.run(move || outlived_by_nothing(&mut command).spawn())?.map_err(|e| missing(name, e))?;
         Ok(Self { name: words.join(" "), child, output: log.to_owned() })
     }
@@ -146,16 +147,21 @@ fn missing(name: &str, error: std::io::Error) -> Error {
     Error::System { doing: format!("starting {name}"), source: error }
 }
 
+/// Where programs are searched: as the user has it, and where administrators'
+/// programs are.
+fn search_path() -> OsString {
+    let mut path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
 /// Makes sure that the programs exist; each comes with the package that has it.
 ///
 /// # Errors
 /// [`Error::Missing`] with the packages to install.
 pub fn require(programs: &[(&str, &str)]) -> Result<()> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = |name: &str| {
-        // Where administrators' programs are, whatever an ordinary user's PATH is.
-        env::split_paths(&path).chain(["/sbin".into(), "/usr/sbin".into()]).any(|dir| dir.join(name).is_file())
-    };
+    let path = search_path();
+    let found = |name: &str| env::split_paths(&path).any(|dir| dir.join(name).is_file());
     let missing: Vec<_> = programs.iter().filter(|(name, _)| !found(name)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
@@ -172,7 +178,7 @@ pub fn run<W: AsRef<str>>(namespace: &Namespace, words: &[W], input: &str) -> Re
     let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
     let (name, rest) = words.split_first().ok_or_else(|| Error::Program("no program named".to_owned()))?;
     let mut command = Command::new(name);
-    command.args(rest).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(rest).env("PATH", search_path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = namespace.run(move || outlived_by_nothing(&mut command).spawn())?.map_err(|e| missing(name, e))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).doing(format_args!("writing to {name}"))?;

@@ -3,6 +3,7 @@
 use super::{ALL, Scenario};
 use crate::error::{Doing, Error, Result};
 use crate::lab::Places;
+use crate::program::require;
 use crate::{ns, supervise};
 use std::fs;
 use std::path::Path;
@@ -48,6 +49,7 @@ pub fn run(build: &Path, names: &[String]) -> Result<bool> {
         [all] if all == "all" => ALL.iter().collect(),
         names => names.iter().map(|name| find(name)).collect::<Result<_>>()?,
     };
+    require(&[("ip", "iproute2")])?;
     let (mut passed, mut failed) = (0, 0);
     for scenario in chosen {
         let begin = Instant::now();

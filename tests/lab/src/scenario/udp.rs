@@ -83,19 +83,19 @@ fn interruption(places: &Places, one_way: Duration) -> Result<Figures> {
     // Two cables make the path.
     let cable = Lane { delay: one_way / 2, ..Lane::default() };
     let (costs, _) = moves(places, false, cable, MOVES)?;
+    let Some((first, others)) = costs.split_first() else { return Ok(Figures::new()) };
     let figure = |way: usize| {
-        let mut times: Vec<_> = costs.iter().filter_map(|cost| cost[way]).collect();
+        let mut times: Vec<_> = others.iter().filter_map(|cost| cost[way]).collect();
         times.sort();
         let at = |index: usize| ms(times.get(index).copied());
-        format!("median {}, least {}, most {}", at(times.len() / 2), at(0), at(times.len().saturating_sub(1)))
+        format!("{} to {}, median {}", at(0), at(times.len().saturating_sub(1)), at(times.len() / 2))
     };
+    let round_trip = ms(Some(2 * one_way));
     Ok(vec![
-        format!(
-            "{MOVES} moves, round trip {}; from the address being usable to the first datagram:",
-            ms(Some(2 * one_way))
-        ),
-        format!("mobile > peer {}", figure(0)),
-        format!("peer > mobile {}", figure(1)),
+        format!("round trip {round_trip}; from the address being usable to the first datagram, {MOVES} moves:"),
+        format!("mobile > peer {}, the first move {}", figure(0), ms(first[0])),
+        format!("peer > mobile {}, the first move {}", figure(1), ms(first[1])),
+        "(in the first move the modules take the memory of their tables)".to_owned(),
     ])
 }
 
