@@ -5,6 +5,21 @@
 //! this process holds; between the device and the cable stands one virtual
 //! network stack of the emulated FreeBSD machine, with the module loaded. The
 //! programs, their sockets and their TCP are the operating system's own.
+//!
+//! ```text
+//! curl -> TCP of Linux -> TUN -> VNET with mobconn.ko -> cable -> TUN -> router (Linux) -> TUN -> cable -> ...
+//! ```
+//!
+//! - `world`, `host`: who is there, addresses, routes, moves; `ns`, `tun`, `route`: what they are made of
+//! - `wire`, `cable`, `watch`: how packets travel, what happens to them, what is seen of them
+//! - `kernel`, `module`, `device`: the packet path and `/dev/mobconn` of a host
+//! - `lab`, `daemon`, `program`: a scenario's surroundings, and the bill that each pays at its end
+//! - `stream`, `udp`: traffic whose every byte is known in advance
+//! - `scenario`, `demo`, `supervise`: what is run. A new scenario is a function from [`lab::Places`] to figures, and a
+//!   line in [`scenario::ALL`].
+//!
+//! What is not FreeBSD's here: TCP is Linux's, so after an outage it waits for its own retransmission timer; one thread
+//! carries all packets, so the module's readers meet its writers, but not each other.
 
 pub mod cable;
 pub mod daemon;

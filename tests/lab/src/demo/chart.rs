@@ -106,7 +106,7 @@ impl Chart {
             let _ = writeln!(svg, "<path class=\"{class}\" d=\"M{}\"/>", path.join("L"));
         }
         for (row, (class, curve)) in [("w", &self.with), ("o", &self.without)].into_iter().enumerate() {
-            let (at, from) = (bottom - 40.0 + 20.0 * row as f64, WIDTH - RIGHT - 250.0);
+            let (at, from) = (bottom - 40.0 + 20.0 * row as f64, WIDTH - RIGHT - 165.0);
             let _ = writeln!(
                 svg,
                 "<path class=\"{class}\" d=\"M{from} {:.1}h34\"/><text x=\"{:.1}\" y=\"{at:.1}\">{}</text>",
