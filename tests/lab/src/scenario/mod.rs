@@ -50,7 +50,11 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "both-send-ipv6", about: "the same over IPv6", run: tcp::both_send_v6 },
     Scenario { name: "hundred", about: "a hundred connections move at once", run: tcp::hundred },
     Scenario { name: "idle", about: "idle connections move; then the peer speaks first", run: tcp::idle },
-    Scenario { name: "loss", about: "of every cable's packets 5 % are lost during the move", run: tcp::loss },
+    Scenario {
+        name: "loss",
+        about: "of every cable's packets 5 % are lost during the move and for a while after",
+        run: tcp::loss,
+    },
     Scenario {
         name: "curl-ipv6",
         about: "curl downloads from python3's HTTP server over IPv6",

@@ -63,11 +63,16 @@ impl Case {
             }
             streams.allow(until);
             let heard = lab.wait_resumed(PATIENCE, |heard| heard.sent.is_some() && heard.received.is_some())?;
-            self.lose(&lab, 0);
             streams.wait(until)?;
+            self.lose(&lab, 0);
             figures.push(format!("move {}: {} after the address was usable", number + 1, times(&heard)));
         }
         streams.finish()?;
+        if self.loss > 0 {
+            let lost: u64 = (0..3).map(|cable| lab.world.wire.tally(cable)).map(|(up, down)| up.lost + down.lost).sum();
+            check!(lost > 0, "no packet was lost");
+            figures.push(format!("{lost} packets lost"));
+        }
         figures.push(rewritten(&lab)?);
         for host in [&lab.world.mobile, &lab.world.peer] {
             let left = lab.expire(host)?;
