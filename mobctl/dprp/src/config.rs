@@ -119,7 +119,7 @@ impl Default for Timers {
 pub struct Limits {
     /// Associations.
     pub peers: usize,
-    /// Handshakes begun by others and not finished.
+    /// Handshakes begun by others and not finished; also batches of claims that wait for their proof.
     pub half_open: usize,
     /// Handshakes begun by this host and not finished.
     pub dials: usize,

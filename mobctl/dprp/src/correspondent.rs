@@ -65,6 +65,10 @@ struct Outcome {
     number: u32,
     remote: SocketAddr,
     refused: Refused,
+    /// When the mover proved that it receives there.
+    proved: Instant,
+    /// The part that is told next, one at a time.
+    next: u16,
 }
 
 /// What a peer claims and moves.
@@ -89,8 +93,9 @@ impl Correspondent {
         self.claims.values().filter(|claim| claim.ended.is_none()).count()
     }
 
-    /// Forgets claims that ended `unreleased` ago: the peer does not mind.
+    /// Forgets claims that ended `unreleased` ago, and batches that wait for their proof for so long: the peer does not mind.
     pub(crate) fn forget_ended(&mut self, now: Instant, unreleased: Duration) {
+        self.offers.retain(|offer| now.since(offer.began) < unreleased);
         self.claims.retain(|_, claim| claim.ended.is_none_or(|ended| now.since(ended) < unreleased));
     }
 
@@ -289,7 +294,7 @@ impl Endpoint {
         if peer.correspondent.outcomes.len() >= OUTCOMES_MAX {
             peer.correspondent.outcomes.pop_front();
         }
-        peer.correspondent.outcomes.push_back(Outcome { number, remote, refused });
+        peer.correspondent.outcomes.push_back(Outcome { number, remote, refused, proved: now, next: 0 });
         self.leave_address(id, pending.request.old);
         self.peers.bind_address(id, pending.request.new);
         self.notice(now, news);
@@ -320,14 +325,28 @@ impl Endpoint {
         (still, lost)
     }
 
+    /// Tells the mover what became of a move: all of it soon after its new address was proved, later one part for each
+    /// question, because somebody else may have the address by then.
     fn send_outcome(&mut self, arrival: Arrival, number: u32) {
-        let Some(peer) = self.peers.get(arrival.peer) else { return };
-        let Some(outcome) = peer.correspondent.outcomes.iter().find(|outcome| outcome.number == number) else { return };
-        let chunks: Vec<Refused> = outcome.refused.chunks(REFUSED_MAX).map(<[_]>::to_vec).collect();
-        let chunks = if chunks.is_empty() { vec![Vec::new()] } else { chunks };
-        let Ok(parts) = u16::try_from(chunks.len()) else { return };
-        for (part, refused) in (0..parts).zip(chunks) {
-            self.reply(arrival, &Message::MoveCommit { number, part, parts, refused });
+        let fresh = self.config.timers.pending;
+        let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
+        let mut outcomes = peer.correspondent.outcomes.iter_mut();
+        let Some(outcome) = outcomes.find(|outcome| outcome.number == number) else { return };
+        let Ok(parts) = u16::try_from(outcome.refused.chunks(REFUSED_MAX).len().max(1)) else { return };
+        let wanted = if arrival.now.since(outcome.proved) < fresh {
+            0..parts
+        } else {
+            outcome.next = outcome.next.checked_add(1).filter(|next| *next < parts).unwrap_or(0);
+            outcome.next..outcome.next.saturating_add(1)
+        };
+        let mut messages = Vec::new();
+        for part in wanted {
+            let chunk = outcome.refused.chunks(REFUSED_MAX).nth(part.into());
+            let refused = chunk.unwrap_or_default().to_vec();
+            messages.push(Message::MoveCommit { number, part, parts, refused });
+        }
+        for message in messages {
+            self.reply(arrival, &message);
         }
     }
 

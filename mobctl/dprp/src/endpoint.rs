@@ -73,6 +73,8 @@ pub struct Endpoint {
     pub(crate) wanted: BTreeMap<IpAddr, BTreeSet<Flow>>,
     /// Whose claim each flow of this host is.
     pub(crate) owners: BTreeMap<Flow, Owner>,
+    /// Batches of claims that wait for their proof, oldest first; some of them are through.
+    pub(crate) offered: VecDeque<(PeerId, u32)>,
     pub(crate) relocations: Vec<Relocation>,
 }
 
@@ -114,6 +116,7 @@ impl Endpoint {
             mine: BTreeMap::new(),
             wanted: BTreeMap::new(),
             owners: BTreeMap::new(),
+            offered: VecDeque::new(),
             relocations: Vec::new(),
         })
     }

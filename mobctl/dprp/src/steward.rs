@@ -30,6 +30,7 @@ pub(crate) struct Offered {
     flows: Vec<(Flow, Result<u64, ClaimStatus>)>,
     /// The peer's own words, to recognise a repetition.
     claimed: Vec<Flow>,
+    pub(crate) began: Instant,
 }
 
 /// What was answered to a batch.
@@ -77,9 +78,24 @@ impl Endpoint {
         if peer.correspondent.offers.len() >= BATCHES_MAX {
             peer.correspondent.offers.pop_front();
         }
-        let offer = Offered { first, bundle, path: arrival.path, token, flows, claimed: claimed.to_vec() };
+        let offer =
+            Offered { first, bundle, path: arrival.path, token, flows, claimed: claimed.to_vec(), began: arrival.now };
         peer.correspondent.offers.push_back(offer);
+        self.offered.push_back((id, first));
+        self.forget_offers();
         self.reply(arrival, &Message::ClaimChallenge { first, token });
+    }
+
+    /// Keeps no more batches than the limit of half-open handshakes, those of all peers together: the claimer repeats what
+    /// is forgotten.
+    fn forget_offers(&mut self) {
+        while self.offered.len() > self.config.limits.half_open
+            && let Some((id, first)) = self.offered.pop_front()
+        {
+            if let Some(peer) = self.peers.get_mut(id) {
+                peer.correspondent.offers.retain(|offer| offer.first != first);
+            }
+        }
     }
 
     /// Whether this claim could be confirmed, and for which instance.

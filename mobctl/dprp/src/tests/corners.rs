@@ -107,6 +107,7 @@ fn a_handshake_ends_where_it_began() {
         for node in &world.nodes {
             assert_eq!(node.endpoint.peers().count(), 0, "{kind}");
         }
+        assert_eq!(world.sent.iter().any(|datagram| datagram.data[0] == 3), kind == 3, "not even answered");
     }
 }
 
@@ -141,6 +142,10 @@ fn a_move_asks_for_the_connection_once_more() {
 /// mean the same by a bundle all the same.
 #[test]
 fn bundles_are_not_disturbed() {
+    [false, true].into_iter().for_each(disturb);
+}
+
+fn disturb(lose_releases: bool) {
     let mut world = World::pair(6);
     let flows = world.claimed(50, HOME, SERVER);
     // The release is lost.
@@ -156,9 +161,10 @@ fn bundles_are_not_disturbed() {
     world.run(35 * MS);
     assert_eq!((world.nodes[1].view().claims, world.nodes[0].view().confirmed), (70, 49));
     let sent = world.sent.len();
-    world.go(0, HOME, CAFE, true);
     // The move waits in a bad network; claims come and go.
-    world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(CAFE)));
+    world.meddle =
+        Some(Box::new(move |datagram| datagram.from.ip() != ip(CAFE) && !(lose_releases && datagram.data.len() == 46)));
+    world.go(0, HOME, CAFE, true);
     world.run(SECOND);
     for port in 0..20 {
         world.connect(0, 1, (HOME, 35_000 + port), (SERVER, 22));
@@ -189,6 +195,101 @@ fn late_claims_go_where_the_host_is() {
     world.run(SECOND);
     assert_eq!(world.wire(0, &flow).0, ip(TRAIN));
     world.assert_agreed();
+    let moves = world.nodes[0].news.iter().filter(|(_, news)| matches!(news, News::MoveStarted { .. })).count();
+    assert_eq!(moves, 3, "straight");
+}
+
+/// A commit of many parts is told in full while the address is fresh, and later a part for each question: somebody else
+/// may have the address.
+#[test]
+fn old_outcomes_are_told_bit_by_bit() {
+    let mut world = World::pair(14);
+    let flows = world.claimed(1000, HOME, SERVER);
+    flows.iter().step_by(2).for_each(|flow| world.end(1, &flow.mirrored()));
+    world.flows(1);
+    // Nothing of the commit arrives, but the challenge does.
+    world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER) || datagram.data.len() == TOKEN));
+    let sent = world.sent.len();
+    world.go(0, HOME, CAFE, true);
+    world.run(45 * MS);
+    assert_eq!(lengths(&world, sent, SERVER), [TOKEN, 1194, 1194, 1194, 1086]);
+    world.run(30 * SECOND);
+    let sent = world.sent.len();
+    world.run(60 * SECOND);
+    let (asked, told) = (lengths(&world, sent, CAFE).len(), lengths(&world, sent, SERVER));
+    assert_eq!((told.len(), told.contains(&1086), told.contains(&1194)), (asked, true, true));
+    world.meddle = None;
+    world.run(60 * SECOND);
+    let done = |news: &News| matches!(news, News::MoveCommitted { flows: 500, refused: 500, .. });
+    assert!(world.nodes[0].has_news(done));
+}
+
+/// Members of the group that begin to claim and do not go on.
+#[test]
+fn batches_that_wait_for_their_proof_are_bounded() {
+    let mut world = World::new(15);
+    let mut config = fixed(2);
+    config.limits.half_open = 8;
+    world.add(config, &[SERVER]);
+    for number in 1..=20 {
+        let address = format!("198.51.100.{number}");
+        let node = world.add(mobile(number + 10), &[&address]);
+        world.connect(node, 0, (&address, 40_000), (SERVER, 22));
+        world.connect(node, 0, (&address, 40_001), (SERVER, 22));
+        world.flows(node);
+    }
+    world.meddle = Some(Box::new(|datagram| datagram.from.ip() == ip(SERVER) || datagram.data.len() != TOKEN));
+    world.run(2 * SECOND);
+    let waiting = |world: &World| {
+        let peers = world.nodes[0].endpoint.peers.all.values();
+        peers.map(|peer| peer.correspondent.offers.len()).sum::<usize>()
+    };
+    assert_eq!(waiting(&world), 8);
+    world.nodes[1..].iter_mut().for_each(|node| node.up.clear());
+    world.run(1000 * SECOND);
+    assert_eq!((waiting(&world), world.nodes[0].endpoint.peers().count()), (0, 0));
+}
+
+/// The mover hears nothing, and is heard: what it asked for stays prepared.
+#[test]
+fn who_goes_on_asking_is_waited_for() {
+    let mut world = World::pair(16);
+    world.claimed(1, HOME, SERVER);
+    world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER)));
+    world.go(0, HOME, CAFE, true);
+    world.run(120 * SECOND);
+    assert!(!world.nodes[1].has_news(|news| matches!(news, News::PeerMoveExpired { .. })));
+    world.meddle = None;
+    world.run(15 * SECOND);
+    world.assert_agreed();
+}
+
+/// A connection that has ended since the last look at the list is not prepared to move.
+#[test]
+fn the_mover_looks_before_it_prepares() {
+    let mut world = World::pair(17);
+    let flows = world.claimed(2, HOME, SERVER);
+    world.nodes[0].kernel.connections.remove(&flows[0]);
+    world.go(0, HOME, CAFE, true);
+    assert_eq!(world.nodes[0].kernel.bindings.keys().collect::<Vec<_>>(), [&flows[1]]);
+}
+
+/// The host leaves the address from which it talked to a peer, though no flow is there: it goes on talking from the new one.
+#[test]
+fn the_conversation_moves_even_if_no_flow_does() {
+    let mut world = World::pair(18);
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    world.nodes[0].up.insert(ip(TRAIN));
+    world.connect(0, 1, (TRAIN, 50_000), (SERVER, 22));
+    world.end(0, &flow);
+    world.end(1, &flow.mirrored());
+    world.flows(0);
+    world.run(SECOND);
+    world.go(0, HOME, CAFE, false);
+    world.restart(1);
+    world.run(60 * SECOND);
+    let view = world.nodes[1].view();
+    assert_eq!((view.claims, view.address.ip()), (1, ip(CAFE)));
 }
 
 #[test]
@@ -202,7 +303,7 @@ fn a_new_association_repeats_the_move_at_once() {
     world.meddle = None;
     world.restart(1);
     world.run(20 * SECOND);
-    let up = when(&world.nodes[0], |news| matches!(news, News::AssociationUp { .. })).expect("an association");
+    let up = when(&world.nodes[0], |news| matches!(news, News::PeerRestarted { .. })).expect("an association");
     let done = when(&world.nodes[0], |news| matches!(news, News::MoveCommitted { .. })).expect("an end");
     assert!(done - up <= 60 * MS, "{:?}", done - up);
 }
