@@ -25,6 +25,9 @@
 #include <net/pfil.h>
 #include <net/vnet.h>
 #include <netinet/in.h>
+#include <netinet/ip_var.h>
+#include <netinet/ip6.h>
+#include <netinet6/ip6_var.h>
 #include <machine/stdarg.h>
 
 #include "shim.h"

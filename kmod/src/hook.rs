@@ -16,9 +16,8 @@ use mobconn_abi::Counter;
 use mobconn_engine::{Verdict, Version};
 use mobconn_sys::{Mbuf, ffi, time_uptime};
 
-/// Marks a packet to be sent that was translated: FreeBSD runs the output
-/// hooks again on a packet whose destination they changed, and clears the mark
-/// when the packet leaves the IP layer.
+/// Marks a packet to be sent that was translated: the output hooks run again
+/// on it, and the kernel clears the mark when it leaves the IP layer.
 const TRANSLATED: u32 = ffi::M_PROTO11;
 
 /// `M_FASTFWD_OURS`: the packet is for this host, whatever its destination.
@@ -71,22 +70,49 @@ unsafe fn check(slot: *mut *mut ffi::mbuf, flags: c_int, ruleset: *mut c_void, v
 }
 
 fn translate(instance: &Instance, mut packet: View<'_>, version: Version) -> ffi::pfil_return_t {
-    let stats = &instance.stats;
-    let now = time_uptime();
-    let verdict = match packet.direction {
-        Direction::In => instance.engine.input(&mut packet, version, now),
+    match packet.direction {
+        Direction::In => {
+            let verdict = instance.engine.input(&mut packet, version, time_uptime());
+            finish(instance, packet, verdict, false, version)
+        }
         Direction::Out => {
             if packet.mbuf.flags() & TRANSLATED != 0 {
-                stats.count(Counter::Again);
+                instance.stats.count(Counter::Again);
                 return ffi::PFIL_PASS;
             }
             // Somebody else's packet, on its way through this host.
             if packet.mbuf.has_rcvif() {
                 return ffi::PFIL_PASS;
             }
-            instance.engine.output(&mut packet, version, now)
+            let before = destination(&packet, version);
+            let verdict = instance.engine.output(&mut packet, version, time_uptime());
+            let elsewhere = verdict == Verdict::Translated && destination(&packet, version) != before;
+            finish(instance, packet, verdict, elsewhere, version)
         }
-    };
+    }
+}
+
+/// The destination of a packet that was looked at; IPv4 in the low four bytes.
+#[inline]
+fn destination(packet: &View<'_>, version: Version) -> u128 {
+    let head = packet.mbuf.data();
+    match version {
+        Version::V4 => head.get(16..20).and_then(|at| at.first_chunk()).map_or(0, |at| u32::from_be_bytes(*at).into()),
+        Version::V6 => head.get(24..40).and_then(|at| at.first_chunk()).map_or(0, |at| u128::from_be_bytes(*at)),
+    }
+}
+
+/// Does with the packet what the engine said. `elsewhere`: it goes to another
+/// destination now.
+#[inline]
+fn finish(
+    instance: &Instance,
+    mut packet: View<'_>,
+    verdict: Verdict,
+    elsewhere: bool,
+    version: Version,
+) -> ffi::pfil_return_t {
+    let stats = &instance.stats;
     match verdict {
         Verdict::Pass => ffi::PFIL_PASS,
         Verdict::PassCounted(reason) => {
@@ -100,6 +126,10 @@ fn translate(instance: &Instance, mut packet: View<'_>, version: Version) -> ffi
             };
             packet.mbuf.set_flags(mark);
             stats.count(counter);
+            if elsewhere {
+                send(packet, version);
+                return ffi::PFIL_CONSUMED;
+            }
             ffi::PFIL_PASS
         }
         Verdict::Drop(reason) => {
@@ -113,6 +143,22 @@ fn translate(instance: &Instance, mut packet: View<'_>, version: Version) -> ffi
             packet.mbuf.m_freem();
             dropped(packet.direction)
         }
+    }
+}
+
+/// Sends a packet that goes to another destination now, as the kernel does it
+/// with what firewalls redirect: routed anew, past the firewalls.
+///
+/// The kernel would do so by itself if the hook let the packet pass, but not
+/// well. `ip6_output` writes the new destination over the gateway in its own
+/// routing table. `ip_output` remembers the new destination's route for the
+/// connection, and later sends packets that are not translated any more
+/// there.
+fn send(mut packet: View<'_>, version: Version) {
+    packet.mbuf.set_flags(ffi::M_SKIP_FIREWALL);
+    match version {
+        Version::V4 => packet.mbuf.ip_output(),
+        Version::V6 => packet.mbuf.ip6_output(),
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::ffi;
 use core::ffi::c_int;
 use core::marker::PhantomData;
+use core::ptr::null_mut;
 
 /// Data bytes of an mbuf with a packet header.
 const MHLEN: usize = ffi::mobconn_mhlen as usize;
@@ -208,7 +209,27 @@ impl Mbuf<'_> {
         if !self.first.is_null() {
             // SAFETY: the packet is alive and ours; it is not touched again.
             unsafe { ffi::m_freem(self.first) };
-            let _ = self.replace(core::ptr::null_mut());
+            let _ = self.replace(null_mut());
+        }
+    }
+
+    /// ip_output(9): has the packet, whose IPv4 header is complete, routed and
+    /// sent. It is gone afterwards, sent or not.
+    pub fn ip_output(&mut self) {
+        if !self.first.is_null() {
+            // SAFETY: a whole packet, ours, which is not touched again; inside the network epoch, as every hook; no
+            // options, route, multicast state or connection are passed.
+            unsafe { ffi::ip_output(self.first, null_mut(), null_mut(), ffi::IP_RAWOUTPUT as c_int, null_mut(), null_mut()) };
+            let _ = self.replace(null_mut());
+        }
+    }
+
+    /// The same for IPv6.
+    pub fn ip6_output(&mut self) {
+        if !self.first.is_null() {
+            // SAFETY: as above.
+            unsafe { ffi::ip6_output(self.first, null_mut(), null_mut(), 0, null_mut(), null_mut(), null_mut()) };
+            let _ = self.replace(null_mut());
         }
     }
 

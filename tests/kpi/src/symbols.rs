@@ -51,6 +51,7 @@ fn table() -> &'static HashMap<&'static str, Symbol> {
             crate::cdev::SYMBOLS,
             crate::counter::SYMBOLS,
             crate::epoch::SYMBOLS,
+            crate::ip::SYMBOLS,
             crate::libkern::SYMBOLS,
             crate::lock::SYMBOLS,
             crate::malloc::SYMBOLS,

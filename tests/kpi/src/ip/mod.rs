@@ -8,7 +8,7 @@ mod input;
 mod output;
 
 pub(crate) use input::receive;
-pub(crate) use output::send;
+pub(crate) use output::{SYMBOLS, send};
 
 use crate::mbuf::M;
 use header::Header;

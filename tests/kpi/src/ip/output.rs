@@ -13,7 +13,20 @@ use crate::packet::{Output, Sent, Tx};
 use crate::pfil;
 use crate::thread::Entry;
 use crate::vnet::VnetState;
+use std::cell::RefCell;
 use std::sync::OnceLock;
+
+pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![ip_output, ip6_output];
+
+/// The header of a packet that is complete: `IP_RAWOUTPUT`.
+const RAWOUTPUT: i32 = 2;
+
+thread_local! {
+    /// Interface names that packets on their way out were sent by, innermost last.
+    static NAMED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// What became of a packet that a hook sent by itself.
+    static SENT_BY_HOOK: RefCell<Option<Output>> = const { RefCell::new(None) };
+}
 
 /// Rounds of hooks and route look-ups after which a packet is going round in circles.
 const ROUNDS: u32 = 8;
@@ -73,8 +86,49 @@ pub(crate) fn send(vnet: &'static VnetState, packet: &[u8], tx: &Tx<'_>) -> Outp
     output
 }
 
+/// A hook sends a packet by itself. What becomes of it is what becomes of the packet that the hook was given.
+fn nested(who: &'static str, v6: bool, m: usize, unsupported: bool) -> i32 {
+    let Some(m) = M::at(m, who) else { complain!("{who} of a null mbuf") };
+    if unsupported {
+        complain!("{who} with options, a route, multicast state or a connection, which is not emulated");
+    }
+    let Some(vnet) = crate::vnet::current() else { complain!("{who}: curvnet is not set") };
+    let Some(header) = header_of(m).filter(|header| header.v6 == v6) else { complain!("{who} of another packet") };
+    let Some(named) = NAMED.with_borrow(|named| named.last().cloned()) else {
+        complain!("{who} outside an output hook, which is not emulated")
+    };
+    let output = route(vnet, m, &named, 0, &header);
+    let error = match &output {
+        Output::Dropped(error) => error.0,
+        _ => 0,
+    };
+    if SENT_BY_HOOK.replace(Some(output)).is_some() {
+        complain!("a hook sends two packets for one");
+    }
+    error
+}
+
+extern "C" fn ip_output(m: usize, opt: usize, ro: usize, flags: i32, imo: usize, inp: usize) -> i32 {
+    if flags != RAWOUTPUT {
+        complain!("ip_output with flags {flags:#x}: it would write the header anew");
+    }
+    nested("ip_output", false, m, opt | ro | imo | inp != 0)
+}
+
+extern "C" fn ip6_output(m: usize, opt: usize, ro: usize, flags: i32, imo: usize, ifpp: usize, inp: usize) -> i32 {
+    nested("ip6_output", true, m, opt | ro | imo | ifpp | inp != 0 || flags != 0)
+}
+
+/// Routes the packet and runs the hooks.
+fn route(vnet: &'static VnetState, m: M, named: &str, inp: usize, first: &Header) -> Output {
+    NAMED.with_borrow_mut(|all| all.push(named.to_owned()));
+    let output = hooks(vnet, m, named, inp, first);
+    NAMED.with_borrow_mut(Vec::pop);
+    output
+}
+
 /// The part that begins again when a hook changes the destination.
-fn route(vnet: &'static VnetState, mut m: M, named: &str, inp: usize, first: &Header) -> Output {
+fn hooks(vnet: &'static VnetState, mut m: M, named: &str, inp: usize, first: &Header) -> Output {
     let head = &vnet.heads[usize::from(first.v6)];
     let mut destination = first.destination;
     let mut changed = false;
@@ -98,13 +152,16 @@ fn route(vnet: &'static VnetState, mut m: M, named: &str, inp: usize, first: &He
         m = match head.run(m, pfil::OUT, false, ifp, inp, first.length) {
             Ok(m) => m,
             Err(pfil::DROPPED) => return Output::Dropped(Errno::EACCES),
-            Err(_) => return Output::Consumed,
+            Err(_) => return consumed(passes),
         };
         let Some(now) = header_of(m) else { complain!("an output hook left a packet that is no IP packet") };
         if now.v6 != first.v6 || now.length != first.length {
             complain!("an output hook changed the IP version or header length");
         }
         if now.destination != destination {
+            if now.v6 {
+                complain!("ip6_output would write the new destination over its route's gateway");
+            }
             m.add_flags(flag::SKIP_FIREWALL);
             changed = true;
             destination = now.destination;
@@ -127,7 +184,23 @@ fn route(vnet: &'static VnetState, mut m: M, named: &str, inp: usize, first: &He
         }
         break;
     }
+    let by_hook = NAMED.with_borrow(Vec::len) > 1;
+    if by_hook && vnet.is_local(destination) {
+        // Through lo0, where it is this host's without any look at its destination.
+        return come_back(vnet, m, first.v6);
+    }
     leave(vnet, m, ifname, changed, passes)
+}
+
+/// A hook took the packet, and may have sent it by itself.
+fn consumed(passes: u32) -> Output {
+    match SENT_BY_HOOK.take() {
+        Some(Output::Send(sent)) => {
+            Output::Send(Sent { destination_changed: true, passes: sent.passes + passes, ..sent })
+        }
+        Some(other) => other,
+        None => Output::Consumed,
+    }
 }
 
 /// The packet is for this host after all: netisr_queue.
