@@ -219,7 +219,9 @@ impl Mbuf<'_> {
         if !self.first.is_null() {
             // SAFETY: a whole packet, ours, which is not touched again; inside the network epoch, as every hook; no
             // options, route, multicast state or connection are passed.
-            unsafe { ffi::ip_output(self.first, null_mut(), null_mut(), ffi::IP_RAWOUTPUT as c_int, null_mut(), null_mut()) };
+            unsafe {
+                ffi::ip_output(self.first, null_mut(), null_mut(), ffi::IP_RAWOUTPUT as c_int, null_mut(), null_mut())
+            };
             let _ = self.replace(null_mut());
         }
     }

@@ -2,11 +2,11 @@
 //! leaves behind. Every method either does all of what it says or leaves the
 //! table as it was.
 
+use crate::Engine;
 use crate::flow::{Address, Binding, Half, HalfView, Other, Side, TableError};
 use crate::rules::{HalfState, Placed, Shape};
 use crate::slab::Slab;
 use crate::sync::Ordering;
-use crate::Engine;
 
 struct Entry {
     shape: Shape,
@@ -167,8 +167,7 @@ impl Control {
             Other::Pending { address, generation: pending, .. } if pending == generation => {
                 let old = core::mem::replace(&mut state.address, address);
                 state.generation = generation;
-                state.other =
-                    if old == address { Other::None } else { Other::Grace { address: old, since: now } };
+                state.other = if old == address { Other::None } else { Other::Grace { address: old, since: now } };
             }
             _ if generation != 0 && generation == state.generation => return Ok(()),
             _ if generation < state.generation => return Err(TableError::Stale),

@@ -68,11 +68,7 @@ pub fn new(config: &Config) -> Result<(Engine, Control), BadCapacity> {
     if config.capacity == 0 || config.capacity > 1 << 24 {
         return Err(BadCapacity);
     }
-    let engine = Engine {
-        flows: AtomicU32::new(0),
-        hasher: key::Hasher::new(config.key),
-        table: table::Table::new(),
-    };
+    let engine = Engine { flows: AtomicU32::new(0), hasher: key::Hasher::new(config.key), table: table::Table::new() };
     Ok((engine, Control::new(config.capacity)))
 }
 

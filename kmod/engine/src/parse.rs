@@ -78,7 +78,9 @@ fn parse_v4<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
     };
     let source_route = offset > 20 && has_source_route(packet, offset)?;
     let transport = Transport { protocol, offset, end: total, fragment, source_route };
-    transport.parse(packet, |ports| Key::from_v4(addresses, ports, protocol)).map(|segment| Some(Parsed::Segment(segment)))
+    transport
+        .parse(packet, |ports| Key::from_v4(addresses, ports, protocol))
+        .map(|segment| Some(Parsed::Segment(segment)))
 }
 
 #[inline(always)]
@@ -183,7 +185,12 @@ impl Transport {
 /// An ICMP message at `icmp`. What it quotes is somebody's claim: whatever is
 /// odd about it, the message passes untouched.
 #[cold]
-fn parse_error<P: Packet>(packet: &mut P, version: Version, icmp: usize, end: usize) -> Result<Option<Parsed>, Verdict> {
+fn parse_error<P: Packet>(
+    packet: &mut P,
+    version: Version,
+    icmp: usize,
+    end: usize,
+) -> Result<Option<Parsed>, Verdict> {
     let v6 = version == Version::V6;
     let ip = icmp.saturating_add(8);
     // The shortest quote: an IP header and 8 bytes (RFC 792).
@@ -202,7 +209,8 @@ fn parse_error<P: Packet>(packet: &mut P, version: Version, icmp: usize, end: us
         let [a, b, c, d] = *bytes::<P, 4>(packet, at)?;
         (protocol, at, Key::from_v6(&addresses, u32::from_be_bytes([a, b, c, d]), protocol))
     } else {
-        let [first, _, _, _, _, _, f0, f1, _, next, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *bytes::<P, 20>(packet, ip)?;
+        let [first, _, _, _, _, _, f0, f1, _, next, _, _, s0, s1, s2, s3, d0, d1, d2, d3] =
+            *bytes::<P, 20>(packet, ip)?;
         let offset = usize::from(first & 0xf).saturating_mul(4);
         let whole = u16::from_be_bytes([f0, f1]) & 0x1fff == 0 && offset >= 20 && first >> 4 == 4;
         let Some(protocol) = transport(next).filter(|_| whole) else { return Ok(None) };

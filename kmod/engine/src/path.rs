@@ -1,8 +1,8 @@
 //! The packet path: look up, decide, rewrite.
 
 use crate::Engine;
-use crate::icmp::{self, Quote};
 use crate::flow::Version;
+use crate::icmp::{self, Quote};
 use crate::key::Key;
 use crate::packet::{DropReason, Packet, PassReason, Verdict};
 use crate::parse::{Parsed, Segment, parse};

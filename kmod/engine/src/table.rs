@@ -120,7 +120,12 @@ pub(crate) struct Position(u32);
 /// What a look-up found.
 pub(crate) enum Find<'a> {
     /// The rule for this direction.
-    Rule { flags: u64, flow: u32, to: Key, used: &'a AtomicU32 },
+    Rule {
+        flags: u64,
+        flow: u32,
+        to: Key,
+        used: &'a AtomicU32,
+    },
     /// Only a rule of the other direction has this key.
     Twin,
     Miss,

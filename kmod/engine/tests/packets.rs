@@ -230,7 +230,9 @@ fn ipv4_options_before_the_transport_header() {
     };
     let router_alert = [148, 4, 0, 0];
     assert_eq!(input(&engine, &with(&wire, &router_alert)), (Verdict::Translated, with(&stack, &router_alert)));
-    for route in [[131, 7, 4, 10, 0, 0, 1, 0], [1, 137, 7, 4, 10, 0, 0, 1], [7, 0, 0, 0, 0, 0, 0, 0], [7, 99, 0, 0, 0, 0, 0, 0]] {
+    for route in
+        [[131, 7, 4, 10, 0, 0, 1, 0], [1, 137, 7, 4, 10, 0, 0, 1], [7, 0, 0, 0, 0, 0, 0, 0], [7, 99, 0, 0, 0, 0, 0, 0]]
+    {
         let bytes = with(&wire, &route);
         assert_eq!(input(&engine, &bytes), (Verdict::PassCounted(PassReason::Options), bytes));
     }
@@ -252,7 +254,12 @@ fn ipv6_extension_headers_before_the_transport_header() {
         bytes[4..6].copy_from_slice(&length.to_be_bytes());
         bytes
     };
-    for (kind, extension) in [(0, [6, 0, 1, 4, 0, 0, 0, 0]), (60, [6, 0, 1, 4, 0, 0, 0, 0]), (44, [6, 0, 0, 0, 1, 2, 3, 4]), (43, [6, 0, 0, 0, 0, 0, 0, 0])] {
+    for (kind, extension) in [
+        (0, [6, 0, 1, 4, 0, 0, 0, 0]),
+        (60, [6, 0, 1, 4, 0, 0, 0, 0]),
+        (44, [6, 0, 0, 0, 1, 2, 3, 4]),
+        (43, [6, 0, 0, 0, 0, 0, 0, 0]),
+    ] {
         let translated = (Verdict::Translated, with(&stack, kind, &extension));
         assert_eq!(input(&engine, &with(&wire, kind, &extension)), translated, "extension {kind}");
     }

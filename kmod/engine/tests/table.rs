@@ -243,7 +243,9 @@ fn act(control: &mut Control, engine: &Engine, operation: &Operation, now: u32, 
         Operation::Commit { stack, half: h, generation } => {
             control.commit(engine, &side_of(stack, v6), half(h), generation, now)
         }
-        Operation::Abort { stack, half: h, generation } => control.abort(engine, &side_of(stack, v6), half(h), generation),
+        Operation::Abort { stack, half: h, generation } => {
+            control.abort(engine, &side_of(stack, v6), half(h), generation)
+        }
         Operation::Expire { grace } => {
             control.expire(engine, now, grace, 0);
             Ok(())

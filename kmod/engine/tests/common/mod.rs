@@ -124,13 +124,7 @@ pub fn outgoing(side: &Side, flags: &str, payload: &[u8]) -> Vec<u8> {
 }
 
 pub fn reversed(side: &Side) -> Side {
-    Side {
-        local: side.remote,
-        remote: side.local,
-        local_port: side.remote_port,
-        remote_port: side.local_port,
-        ..*side
-    }
+    Side { local: side.remote, remote: side.local, local_port: side.remote_port, remote_port: side.local_port, ..*side }
 }
 
 /// A packet with right checksums from the remote end.
