@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn options_stand_anywhere() {
         let cli = Cli::try_parse_from(["mobctl", "flows", "--json", "--device", "/tmp/d"]).unwrap();
-        assert!(cli.common.json && cli.common.device == PathBuf::from("/tmp/d"));
+        assert!(cli.common.json && cli.common.device == *"/tmp/d");
         let cli = Cli::try_parse_from(["mobctl", "--json", "move", "192.0.2.1", "2001:db8::1", "-t", "0.5"]).unwrap();
         assert!(matches!(cli.command, Command::Move { timeout: 0.5, .. }));
     }

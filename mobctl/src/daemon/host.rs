@@ -28,6 +28,8 @@ pub(super) struct KernelHost {
     cost: Duration,
     /// Wire addresses of all bindings; `None` when something changed since they were read.
     bindings: Option<HashMap<Tuple, (IpAddr, IpAddr)>>,
+    /// Flows from or to these ports are left alone.
+    excluded: Vec<u16>,
     /// TCP bindings without a connection, and since when.
     orphans: HashMap<Tuple, Instant>,
 }
@@ -66,6 +68,7 @@ impl KernelHost {
             listed: None,
             cost: Duration::ZERO,
             bindings: None,
+            excluded: Vec::new(),
             orphans: HashMap::new(),
         }
     }
@@ -139,15 +142,24 @@ impl KernelHost {
         self.connections = now;
     }
 
-    /// The established connections that can move and that `eligible` accepts, and how many there are without it.
-    pub(super) fn flows(&self, eligible: impl Fn(&Flow) -> bool) -> (Vec<(Flow, u64)>, usize) {
+    /// Leaves flows from or to these ports alone, whoever claims them.
+    pub(super) fn exclude(&mut self, ports: &[u16]) {
+        self.excluded = ports.into();
+    }
+
+    fn is_excluded(&self, flow: &Flow) -> bool {
+        [flow.local.port(), flow.remote.port()].iter().any(|port| self.excluded.contains(port))
+    }
+
+    /// The established connections that can move, and how many there were with the excluded ones.
+    pub(super) fn flows(&self) -> (Vec<(Flow, u64)>, usize) {
         let mut movable = 0;
         let mut flows = Vec::new();
         for (tuple, known) in &self.connections {
             let Some(flow) = flow(tuple).filter(can_move) else { continue };
             if known.phase == Phase::Established {
                 movable += 1;
-                if eligible(&flow) {
+                if !self.is_excluded(&flow) {
                     flows.push((flow, known.instance));
                 }
             }
@@ -250,6 +262,9 @@ const SHARE: u32 = 10;
 
 impl Host for KernelHost {
     fn instance(&mut self, flow: &Flow) -> Option<u64> {
+        if self.is_excluded(flow) {
+            return None;
+        }
         let stack = stack(flow)?;
         let established = |known: &&Known| known.phase == Phase::Established;
         if let Some(known) = self.connections.get(&stack).filter(established) {

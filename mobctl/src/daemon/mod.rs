@@ -19,8 +19,9 @@ use crate::settings::Settings;
 use chronicle::{Chronicle, printable};
 use clock::{Clock, poll_millis};
 use host::KernelHost;
-use mobconn_dprp::{Endpoint, Event, Flow, Instant, News, PublicKey};
+use mobconn_dprp::{Endpoint, Event, Instant, News, PublicKey};
 use moves::Watch;
+use nix::net::if_::InterfaceFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pidfile::Pidfile;
 use rand_chacha::ChaCha20Rng;
@@ -52,6 +53,23 @@ pub struct Options {
     pub pidfile: PathBuf,
 }
 
+impl Options {
+    /// The same with paths that stay right when the daemon goes to the root folder.
+    fn absolute(self) -> Result<Self, Failure> {
+        let absolute = |path: PathBuf| {
+            std::path::absolute(&path)
+                .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))
+        };
+        Ok(Self {
+            foreground: self.foreground,
+            config: absolute(self.config)?,
+            device: absolute(self.device)?,
+            control: absolute(self.control)?,
+            pidfile: absolute(self.pidfile)?,
+        })
+    }
+}
+
 /// How often the connections are listed.
 const LISTING: Duration = Duration::from_secs(1);
 /// How often the table is tidied up.
@@ -65,6 +83,7 @@ const BURST: usize = 64;
 /// # Errors
 /// A [`Failure`] that says what to do, when the daemon cannot begin.
 pub fn run(options: Options) -> Result<(), Failure> {
+    let options = options.absolute()?;
     let settings = Settings::read(&options.config)?;
     logger::begin(options.foreground, settings.config.log_level);
     let mut pidfile = Pidfile::open(&options.pidfile)?;
@@ -135,12 +154,13 @@ struct Daemon {
 impl Daemon {
     fn new(options: &Options, settings: Settings) -> Result<Self, Failure> {
         let mut host = KernelHost::open(options.device.clone())?;
+        host.exclude(&settings.config.exclude_ports);
         let sockets = Sockets::open(&settings.config.listen, settings.config.port)?;
         let server = Server::open(&options.control)?;
         let clock = Clock::new();
         let endpoint = endpoint(&settings, &mut host, clock.now())?;
         let mut daemon = Self {
-            config_path: std::path::absolute(&options.config).unwrap_or_else(|_| options.config.clone()),
+            config_path: options.config.clone(),
             settings,
             endpoint,
             host,
@@ -164,7 +184,7 @@ impl Daemon {
         self.list_connections();
         for unfinished in self.host.unfinished() {
             let host::Unfinished { old, new, hold } = unfinished;
-            if addresses().is_ok_and(|addresses| addresses.contains(&new)) {
+            if addresses(InterfaceFlags::IFF_UP).is_ok_and(|addresses| addresses.contains(&new)) {
                 log::info!("the move from {old} to {new} goes on");
                 let event = Event::Move { old, new, old_usable: !hold };
                 self.endpoint.handle_event(self.clock.now(), event, &mut self.host);
@@ -272,10 +292,7 @@ impl Daemon {
 
     fn list_connections(&mut self) {
         self.host.refresh();
-        let excluded = &self.settings.config.exclude_ports;
-        let eligible =
-            |flow: &Flow| ![flow.local.port(), flow.remote.port()].iter().any(|port| excluded.contains(port));
-        let (flows, movable) = self.host.flows(eligible);
+        let (flows, movable) = self.host.flows();
         let targets = &self.settings.config.peers;
         self.eligible =
             flows.iter().filter(|(flow, _)| targets.iter().any(|prefix| prefix.contains(flow.remote.ip()))).count();
@@ -352,12 +369,12 @@ impl Daemon {
                 format!("a move goes to another address of the same IP version, not from {old} to {new}"),
             ));
         }
-        let addresses = addresses()?;
-        if !addresses.contains(&new) {
+        if !addresses(InterfaceFlags::IFF_UP)?.contains(&new) {
             return Err(Failure::new(Exit::Data, format!("{new} is no address of this host"))
                 .advise("Configure it on an interface first (ifconfig), with a route to the peers"));
         }
-        let old_usable = addresses.contains(&old);
+        // An interface that is not running has lost its link.
+        let old_usable = addresses(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)?.contains(&old);
         // So that also flows that began a moment ago take part.
         self.list_connections();
         self.flush(false);
@@ -391,6 +408,7 @@ impl Daemon {
             self.listen(&new)?;
             self.endpoint = endpoint;
         }
+        self.host.exclude(&new.config.exclude_ports);
         log::set_max_level(new.config.log_level);
         self.settings = new;
         log::info!("read {} again", self.config_path.display());
@@ -492,15 +510,14 @@ fn endpoint(settings: &Settings, host: &mut KernelHost, now: Instant) -> Result<
         .map_err(|error| Failure::new(Exit::Config, error.to_string()))
 }
 
-/// The addresses of all interfaces that are up.
-fn addresses() -> Result<Vec<IpAddr>, Failure> {
+/// The addresses of all interfaces that have these flags.
+fn addresses(flags: InterfaceFlags) -> Result<Vec<IpAddr>, Failure> {
     let interfaces = nix::ifaddrs::getifaddrs()
         .map_err(|errno| Failure::new(Exit::System, format!("cannot list the addresses of this host: {errno}")))?;
-    let up = interfaces.filter(|interface| interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP));
     let address = |interface: nix::ifaddrs::InterfaceAddress| {
         let address = interface.address?;
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     };
-    Ok(up.filter_map(address).collect())
+    Ok(interfaces.filter(|interface| interface.flags.contains(flags)).filter_map(address).collect())
 }

@@ -31,12 +31,12 @@ fn a_connection_is_gone_when_two_listings_miss_it() {
     *connections.lock().unwrap() = vec![established(stack, 7)];
     host.refresh();
     let expected = [(flow(&stack).unwrap(), 7)];
-    assert_eq!(host.flows(|_| true), (expected.into(), 1));
+    assert_eq!(host.flows(), (expected.into(), 1));
     connections.lock().unwrap().clear();
     host.refresh();
-    assert_eq!(host.flows(|_| true), (expected.into(), 1));
+    assert_eq!(host.flows(), (expected.into(), 1));
     host.refresh();
-    assert_eq!(host.flows(|_| true), (vec![], 0));
+    assert_eq!(host.flows(), (vec![], 0));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn another_instance_is_seen_at_once() {
     *connections.lock().unwrap() = vec![waiting];
     host.refresh();
     assert_eq!(host.instance(&flow(&stack).unwrap()), None);
-    assert_eq!(host.flows(|_| true), (vec![], 0));
+    assert_eq!(host.flows(), (vec![], 0));
 }
 
 #[test]
@@ -87,10 +87,16 @@ fn what_cannot_move_is_not_offered() {
     .map(|tuple| established(tuple, 1))
     .into();
     host.refresh();
-    let (flows, movable) = host.flows(|flow| flow.remote.port() != 53);
+    host.exclude(&[53]);
+    let (flows, movable) = host.flows();
     let remotes: Vec<String> = flows.iter().map(|(flow, _)| flow.remote.to_string()).collect();
     assert_eq!(remotes, ["203.0.113.1:22", "[2001:db8::2]:2"]);
     assert_eq!(movable, 3);
+    // Nor can anybody else claim what is excluded here.
+    let excluded = flow(&side(TCP, "192.0.2.1:1", "203.0.113.1:53")).unwrap();
+    assert_eq!(host.instance(&excluded), None);
+    host.exclude(&[]);
+    assert_eq!(host.instance(&excluded), Some(1));
 }
 
 #[test]
