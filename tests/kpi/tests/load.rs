@@ -56,6 +56,41 @@ fn refuses_other_kernels() {
     }
 }
 
+/// The module looks for itself, should a linker be told not to.
+#[test]
+fn refuses_other_kernels_that_would_link_it() {
+    let mut module = std::fs::read(module()).expect("the module");
+    // What it depends on: oldest, preferred and newest kernel.
+    let newest = 1_499_999_i32.to_le_bytes();
+    let at = module.windows(4).position(|window| window == newest).expect("the newest kernel");
+    module[at - 8..at - 4].copy_from_slice(&1_300_000_i32.to_le_bytes());
+    module[at..at + 4].copy_from_slice(&1_999_999_i32.to_le_bytes());
+    let file = std::env::temp_dir().join(format!("mobconn-kpi-any-{}.ko", std::process::id()));
+    std::fs::write(&file, module).expect("a file");
+    for (osreldate, fits) in [(1_302_001, false), (1_400_096, false), (1_400_500, true), (1_500_000, false)] {
+        let machine = Machine::boot(Options { osreldate, ..Options::default() });
+        let result = machine.kldload(&file, &[]);
+        assert_eq!(result.is_ok(), fits, "{osreldate}: {result:?}");
+        let console = machine.console();
+        let says = format!("this kernel is {osreldate}: not loaded");
+        assert_eq!(console.iter().any(|line| line.contains(&says)), !fits, "{osreldate}: {console:?}");
+        assert_eq!(machine.sysctl_get("net.inet.mobconn.flows").is_ok(), fits);
+    }
+    std::fs::remove_file(&file).expect("the file");
+}
+
+#[test]
+fn corrects_a_capacity_that_cannot_be() {
+    for (asked, taken) in [("0", 1), ("16777217", 16_777_216), ("4294967295", 16_777_216)] {
+        let machine = Machine::boot(Options::default());
+        machine.kldload(&module(), &[("net.inet.mobconn.max_flows", asked)]).expect("kldload");
+        assert_eq!(info(&machine).capacity, taken);
+        assert_eq!(machine.sysctl_get("net.inet.mobconn.max_flows"), Ok(taken.to_string()));
+        let console = machine.console();
+        assert!(console.iter().any(|line| line.contains(&format!("max_flows={asked} is not within"))), "{console:?}");
+    }
+}
+
 #[test]
 fn refuses_what_is_no_module() {
     let machine = Machine::boot(Options::default());
