@@ -36,8 +36,9 @@
 use crate::key::Key;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use spin::Once;
+#[cfg(not(feature = "loom"))]
+use zerocopy::FromZeros;
 
 // Loom tries all interleavings: there, small buckets say the same.
 const TAG_WORDS: usize = if cfg!(feature = "loom") { 1 } else { 3 };
@@ -60,12 +61,15 @@ const FLAGS: u64 = 0xff;
 
 const PORTS: u64 = 0xffff_ffff;
 
+#[cfg_attr(not(feature = "loom"), derive(FromZeros))]
+#[repr(C)]
 struct Rule {
     /// Key and replacement. What IPv4 needs comes first: key head and
     /// addresses, flags with flow and ports, new addresses.
     words: [AtomicU64; 10],
 }
 
+#[cfg_attr(not(feature = "loom"), derive(FromZeros))]
 #[repr(C, align(64))]
 struct Bucket {
     /// Goes up before a slot is filled, and before a rule at home here goes.
@@ -80,16 +84,6 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new() -> Self {
-        Self {
-            version: AtomicU32::new(0),
-            overflow: AtomicU32::new(0),
-            tags: core::array::from_fn(|_| AtomicU64::new(0)),
-            rules: core::array::from_fn(|_| Rule { words: core::array::from_fn(|_| AtomicU64::new(0)) }),
-            used: core::array::from_fn(|_| AtomicU32::new(0)),
-        }
-    }
-
     fn bump(&self) {
         let next = self.version.load(Ordering::Relaxed).wrapping_add(1);
         self.version.store(next, Ordering::Release);
@@ -163,10 +157,7 @@ impl Table {
         self.buckets
             .try_call_once(|| {
                 let count = (flows as usize / 6).saturating_add(1);
-                let mut buckets = Vec::new();
-                buckets.try_reserve_exact(count).map_err(|_| ())?;
-                buckets.extend((0..count).map(|_| Bucket::new()));
-                Ok::<_, ()>(buckets.into_boxed_slice())
+                empty(count)
             })
             .is_ok()
     }
@@ -255,6 +246,26 @@ impl Table {
         let slot = position.0 as usize % SLOTS;
         Some((bucket.rules.get(slot)?, bucket.used.get(slot)?))
     }
+}
+
+/// Memory for so many buckets, all of them empty: zero, as it comes.
+#[cfg(not(feature = "loom"))]
+fn empty(count: usize) -> Result<Box<[Bucket]>, ()> {
+    <[Bucket]>::new_box_zeroed_with_elems(count).map_err(|_| ())
+}
+
+#[cfg(feature = "loom")]
+fn empty(count: usize) -> Result<Box<[Bucket]>, ()> {
+    use core::array::from_fn;
+    let rule = || Rule { words: from_fn(|_| AtomicU64::new(0)) };
+    let bucket = || Bucket {
+        version: AtomicU32::new(0),
+        overflow: AtomicU32::new(0),
+        tags: from_fn(|_| AtomicU64::new(0)),
+        rules: from_fn(|_| rule()),
+        used: from_fn(|_| AtomicU32::new(0)),
+    };
+    Ok((0..count).map(|_| bucket()).collect())
 }
 
 fn meta(flags: u64, flow: u32, to: &Key) -> u64 {
