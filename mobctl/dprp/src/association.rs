@@ -49,6 +49,7 @@ pub(crate) struct Unconfirmed {
     pub(crate) name: String,
     pub(crate) began: Instant,
     pub(crate) tries: u32,
+    pub(crate) attempt: u32,
 }
 
 /// Where datagrams go, and where from.

@@ -16,8 +16,10 @@ use std::net::{IpAddr, SocketAddr};
 
 /// How often a host that may not have mobconn is asked in a row.
 const HELLOS: u32 = 5;
-/// How often a Finish is repeated.
-const FINISHES: u32 = 8;
+/// How often a Finish is sent.
+const FINISHES: u32 = 5;
+/// How often a handshake is begun anew in a row because its Finish got no answer: the responder may have had to forget it.
+const ATTEMPTS: u32 = 4;
 
 /// A handshake that this host began.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ struct Dial {
     hello: Vec<u8>,
     began: Instant,
     tries: u32,
+    attempt: u32,
 }
 
 /// A handshake that somebody else began, after the first message.
@@ -119,6 +122,10 @@ impl Endpoint {
     /// Begins a handshake with the host at the end of `path`, unless one is under way or the host is known not to answer.
     /// `expected`: it is to have the key of this peer, whose association is made anew.
     pub(crate) fn dial(&mut self, now: Instant, path: Path, expected: Option<PeerId>) {
+        self.attempt(now, path, expected, 0);
+    }
+
+    fn attempt(&mut self, now: Instant, path: Path, expected: Option<PeerId>, attempt: u32) {
         if let Some(index) = self.handshakes.dialled.get(&path.remote).copied() {
             let same =
                 self.handshakes.dials.get(&index).is_none_or(|dial| dial.path == path && dial.expected == expected);
@@ -147,7 +154,7 @@ impl Endpoint {
         let hello = Packet::Hello { noise: &noise }.write();
         self.transmit(path, hello.clone());
         self.handshakes.dialled.insert(path.remote, index);
-        self.handshakes.dials.insert(index, Dial { path, expected, handshake, hello, began: now, tries: 0 });
+        self.handshakes.dials.insert(index, Dial { path, expected, handshake, hello, began: now, tries: 0, attempt });
         self.set_dial_timer(now, index, expected, 0);
     }
 
@@ -308,6 +315,7 @@ impl Endpoint {
             name: answer.name,
             began: dial.began,
             tries: 0,
+            attempt: dial.attempt,
         };
         peer.unconfirmed.push(unconfirmed);
         self.peers.bind_index(receiver, id);
@@ -347,7 +355,7 @@ impl Endpoint {
         let Some(at) = peer.unconfirmed.iter().position(|u| u.channel.local_index == index) else { return };
         let Some(unconfirmed) = peer.unconfirmed.get_mut(at) else { return };
         unconfirmed.tries = unconfirmed.tries.saturating_add(1);
-        let (path, tries) = (unconfirmed.path, unconfirmed.tries);
+        let (path, tries, attempt) = (unconfirmed.path, unconfirmed.tries, unconfirmed.attempt.saturating_add(1));
         if tries < FINISHES {
             let finish = unconfirmed.channel.finish.clone();
             self.transmit(path, finish);
@@ -359,6 +367,10 @@ impl Endpoint {
         self.handshakes.forget_dial(index, path.remote);
         if stranger {
             self.remove_peer(now, id);
+        }
+        if attempt < ATTEMPTS {
+            self.attempt(now, path, None, attempt);
+        } else if stranger {
             self.silence(now, path.remote);
         }
     }

@@ -222,6 +222,23 @@ fn half_open_handshakes_are_bounded_and_end() {
     assert_eq!(world.nodes[0].endpoint.peers().count(), 0);
 }
 
+/// More hosts at once than there is room for half-open handshakes: those that had to be forgotten begin anew.
+#[test]
+fn a_crowd_is_served_in_the_end() {
+    let mut world = World::new(14);
+    let mut config = fixed(2);
+    config.limits.half_open = 8;
+    world.add(config, &[SERVER]);
+    for number in 1..=40 {
+        let address = format!("198.51.100.{number}");
+        let node = world.add(mobile(number + 10), &[&address]);
+        world.connect(node, 0, (&address, 40_000), (SERVER, 22));
+        world.flows(node);
+    }
+    world.run(20 * SECOND);
+    assert_eq!(world.nodes[0].endpoint.owners.len(), 40);
+}
+
 #[test]
 fn an_idle_association_ends() {
     let mut world = World::pair(11);

@@ -41,6 +41,9 @@ pub(crate) struct Datagram {
     pub(crate) data: Vec<u8>,
 }
 
+/// Changes datagrams on their way, or drops them.
+type Meddle = Box<dyn FnMut(&mut Datagram) -> bool>;
+
 pub(crate) struct Node {
     pub(crate) endpoint: Endpoint,
     pub(crate) kernel: Kernel,
@@ -80,7 +83,7 @@ pub(crate) struct World {
     /// Whether to demand, all the time, that nothing sent now would be refused by its receiver.
     pub(crate) strict: bool,
     /// Changes a datagram on its way; `false` drops it.
-    pub(crate) meddle: Option<Box<dyn FnMut(&mut Datagram) -> bool>>,
+    pub(crate) meddle: Option<Meddle>,
 }
 
 pub(crate) fn host_key(number: u8) -> HostKey {
