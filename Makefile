@@ -28,9 +28,6 @@ demo: all
 bench: all
 	@tools/bench
 
-vmtest: all
-	@tools/vmtest
-
 install:
 	@tools/install
 
@@ -38,4 +35,4 @@ install:
 clean:
 	@tools/clean
 
-.PHONY: all setup kmod mobctl check test test-long demo bench vmtest install clean
+.PHONY: all setup kmod mobctl check test test-long demo bench install clean
