@@ -53,7 +53,6 @@ extern "C" fn sysctl_ctx_init(list: *mut List) -> i32 {
     0
 }
 
-#[expect(clippy::too_many_arguments, reason = "as the kernel has it")]
 extern "C" fn sysctl_add_oid(
     list: *mut List,
     parent: usize,
@@ -68,8 +67,10 @@ extern "C" fn sysctl_add_oid(
     _label: *const u8,
 ) -> *mut u8 {
     thread::check_sleep("sysctl_add_oid");
-    // SAFETY: names and descriptions are strings.
-    let (name, descr) = unsafe { (text(name), text(descr)) };
+    // SAFETY: a name is a string.
+    let name = unsafe { text(name) };
+    // SAFETY: a description is a string.
+    let descr = unsafe { text(descr) };
     let above = crate::variables::node(parent).map(str::to_owned).or_else(|| kernel().contexts.node(parent));
     let Some(above) = above else { complain!("sysctl_add_oid: {name} hangs below no known node") };
     let full = format!("{above}.{name}");
