@@ -56,12 +56,12 @@ fn segment(tuple: &Tuple, direction: Direction) -> Vec<u8> {
     out
 }
 
-/// Binds `count` flows of each version.
+/// Binds `count` flows of each version, as a host does that has moved: what goes elsewhere would be routed in the hook.
 fn fill(vnet: &Vnet, count: u32) {
     vnet.ioctl(3, FLUSH, &mut [], &mut []).expect("FLUSH");
     for number in 1..=count {
         for v6 in [false, true] {
-            let add = FlowAdd { stack: tuple(v6, 1, 2, number), wire: tuple(v6, 3, 4, number), flags: 0, reserved: 0 };
+            let add = FlowAdd { stack: tuple(v6, 1, 2, number), wire: tuple(v6, 3, 2, number), flags: 0, reserved: 0 };
             vnet.ioctl(3, FLOW_ADD, &mut add.as_bytes().to_vec(), &mut []).expect("FLOW_ADD");
         }
     }
@@ -137,11 +137,11 @@ fn main() -> ExitCode {
     }
     let vnet = machine.vnet0();
     println!("ns per packet of the hook   {:>10}{:>10}{:>10}{:>10}", "IPv4 out", "IPv4 in", "IPv6 out", "IPv6 in");
-    row(&vnet, "no binding", [1, 2, 3, 4], false);
+    row(&vnet, "no binding", [1, 2, 3, 2], false);
     for flows in [7, 1_000, 30_000] {
         fill(&vnet, flows);
         row(&vnet, &format!("{} bindings: miss", flows * 2), [8, 9, 8, 9], false);
-        row(&vnet, &format!("{} bindings: hit", flows * 2), [1, 2, 3, 4], true);
+        row(&vnet, &format!("{} bindings: hit", flows * 2), [1, 2, 3, 2], true);
     }
     whole(&vnet, "whole emulated IP layer, hit");
     vnet.ioctl(3, FLUSH, &mut [], &mut []).expect("FLUSH");
