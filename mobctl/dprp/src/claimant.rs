@@ -49,6 +49,8 @@ pub(crate) struct Offer {
     at: IpAddr,
     path: Path,
     pub(crate) flows: Vec<Flow>,
+    /// Their wire sides: what the peer calls the same flows may differ in its stack side.
+    names: Vec<Flow>,
     token: Option<Token>,
     began: Instant,
     tries: u32,
@@ -59,12 +61,16 @@ pub(crate) struct Offer {
 pub(crate) struct Claim {
     pub(crate) flow: Flow,
     pub(crate) bundle: u16,
-    /// This host's wire address of the flow.
+    /// This host's wire address of the flow, as both ends know it.
     pub(crate) at: IpAddr,
+    /// This host's kernel is ahead of `at`: it has committed a move of which the peer has not said that it is complete.
+    pub(crate) ahead: bool,
     /// The move that it takes part in.
     pub(crate) moving: Option<u32>,
-    /// It was refused to move; it waits for the next move.
+    /// It was refused to move; it waits for the next move, or for another try.
     pub(crate) stuck: bool,
+    /// What refused it may pass: another flow's addresses, a full table.
+    pub(crate) again: bool,
 }
 
 /// This host's claims towards one peer.
@@ -76,6 +82,8 @@ pub(crate) struct Claimant {
     /// Bundle for new claims from each address.
     pub(crate) homes: BTreeMap<IpAddr, u16>,
     pub(crate) queue: BTreeSet<Flow>,
+    /// How often in a row flows that could not move were tried again.
+    pub(crate) agains: u32,
     waiting: BTreeSet<(Instant, Flow)>,
     pub(crate) offers: BTreeMap<u32, Offer>,
     pub(crate) confirmed: BTreeMap<u32, Claim>,
@@ -116,9 +124,9 @@ pub(crate) fn numbered(first: u32, offer: &Offer) -> impl Iterator<Item = (u32, 
     (first..).zip(offer.flows.iter().copied())
 }
 
-/// The flow's wire addresses, local and remote.
-pub(crate) fn wire(flow: &Flow, host: &mut dyn Host) -> (IpAddr, IpAddr) {
-    host.wire(flow).unwrap_or((flow.local.ip(), flow.remote.ip()))
+/// The flow's wire side.
+pub(crate) fn wire(flow: &Flow, host: &mut dyn Host) -> Flow {
+    host.wire(flow).unwrap_or(*flow)
 }
 
 /// Whether a flow can be claimed at all.
@@ -158,7 +166,7 @@ impl Endpoint {
 
     /// Queues a flow at its peer, which is returned, or has it wait for an association.
     fn want(&mut self, now: Instant, flow: Flow, instance: u64, host: &mut dyn Host) -> Option<PeerId> {
-        let (_, remote) = wire(&flow, host);
+        let remote = wire(&flow, host).remote.ip();
         let id = self
             .peers
             .by_address(remote)
@@ -183,7 +191,7 @@ impl Endpoint {
     /// Begins an association with the host at `address` if a flow waits for one.
     pub(crate) fn redial(&mut self, now: Instant, address: IpAddr, host: &mut dyn Host) {
         let Some(flow) = self.wanted.get(&address).and_then(|flows| flows.first()).copied() else { return };
-        let (local, _) = wire(&flow, host);
+        let local = wire(&flow, host).local.ip();
         self.dial(now, Path { local, remote: SocketAddr::new(address, self.config.port) }, None);
     }
 
@@ -247,7 +255,8 @@ impl Endpoint {
                 self.wait(now, id, flow);
                 continue;
             }
-            let (local, remote) = wire(&flow, host);
+            let name = wire(&flow, host);
+            let (local, remote) = (name.local.ip(), name.remote.ip());
             if self.peers.by_address(remote) != Some(id) {
                 // The peer is not there any more, or the flow leads elsewhere now.
                 if let Some(mine) = self.mine.remove(&flow) {
@@ -257,13 +266,15 @@ impl Endpoint {
             }
             let Some(peer) = self.peers.get_mut(id) else { return };
             let capacity = claim_capacity(local.is_ipv4());
-            let mut flows = vec![flow];
+            let (mut flows, mut names) = (vec![flow], vec![name]);
             while flows.len() < capacity
                 && let Some(next) = peer.claimant.queue.first().copied()
-                && wire(&next, host) == (local, remote)
+                && let name = wire(&next, host)
+                && (name.local.ip(), name.remote.ip()) == (local, remote)
             {
                 peer.claimant.queue.pop_first();
                 flows.push(next);
+                names.push(name);
             }
             let port = peer.path(remote).filter(|path| path.remote.ip() == remote).map(|path| path.remote.port());
             let path = Path { local, remote: SocketAddr::new(remote, port.unwrap_or(self.config.port)) };
@@ -281,9 +292,8 @@ impl Endpoint {
                     mine.state = State::Offered(id, first);
                 }
             }
-            peer.claimant
-                .offers
-                .insert(first, Offer { bundle, at: local, path, flows, token: None, began: now, tries: 0 });
+            let offer = Offer { bundle, at: local, path, flows, names, token: None, began: now, tries: 0 };
+            peer.claimant.offers.insert(first, offer);
             self.send_offer(now, id, first);
         }
     }
@@ -302,7 +312,7 @@ impl Endpoint {
         // Every other time from the beginning: the peer may have forgotten the token.
         let message = match offer.token {
             Some(token) if offer.tries % 2 == 0 => Message::ClaimProof { first, token },
-            _ => Message::Claim { first, bundle: offer.bundle, flows: offer.flows.clone() },
+            _ => Message::Claim { first, bundle: offer.bundle, flows: offer.names.clone() },
         };
         self.send(id, path, &message);
         let wait = jittered(wait, &mut *self.rng);
@@ -400,7 +410,7 @@ impl Endpoint {
                     mine.state = State::Confirmed(id, number);
                     mine.refused = 0;
                     let (bundle, at) = (offer.bundle, offer.at);
-                    let claim = Claim { flow, bundle, at, moving: None, stuck: false };
+                    let claim = Claim { flow, bundle, at, ahead: false, moving: None, stuck: false, again: false };
                     peer.claimant.confirmed.insert(number, claim);
                     confirmed = confirmed.saturating_add(1);
                 }

@@ -65,6 +65,8 @@ struct Outcome {
     number: u32,
     remote: SocketAddr,
     refused: Refused,
+    /// Flows that the kernel prepared and then did not commit: to be taken back.
+    failed: Vec<(Flow, u32)>,
     /// When the mover proved that it receives there.
     proved: Instant,
     /// The part that is told next, one at a time.
@@ -99,6 +101,14 @@ impl Correspondent {
         self.claims.retain(|_, claim| claim.ended.is_none_or(|ended| now.since(ended) < unreleased));
     }
 
+    /// The pending move that can be given up first: one that later moves have taken all flows from, or else the oldest.
+    fn spare_pending(&self) -> Option<u32> {
+        let waits = |number: &u32, claim: &u32| self.claims.get(claim).is_some_and(|c| c.pending == Some(*number));
+        let superseded =
+            self.pending.iter().find(|(number, pending)| !pending.claims.iter().any(|claim| waits(number, claim)));
+        superseded.map(|(number, _)| *number).or_else(|| self.pending.keys().next().copied())
+    }
+
     /// The claims that a selection means, and numbers in it that mean none.
     fn select(&self, selection: &Selection, most: usize) -> Result<(Vec<u32>, Vec<Range>), MoveRefusal> {
         match selection {
@@ -130,6 +140,11 @@ impl Correspondent {
     }
 }
 
+/// How many claims these are, for the mover to know.
+fn counted(refused: &Refused) -> u32 {
+    u32::try_from(refused.iter().map(|(range, _)| range.count()).fold(0, u64::saturating_add)).unwrap_or(u32::MAX)
+}
+
 /// What of `range` is not among `held`, which ascends and lies in it.
 fn gaps(range: Range, held: &[u32]) -> impl Iterator<Item = Range> {
     let starts = std::iter::once(Some(range.first)).chain(held.iter().map(|id| id.checked_add(1)));
@@ -153,9 +168,9 @@ impl Endpoint {
         }
         if let Some(pending) = peer.correspondent.pending.get(&number) {
             if pending.request == *request && pending.remote == arrival.path.remote {
-                let token = pending.token;
+                let (token, refused) = (pending.token, counted(&pending.refused));
                 self.timers.set(Timer::Pending(id, number), now.after(self.config.timers.pending));
-                return self.reply(arrival, &Message::MoveChallenge { number, token });
+                return self.reply(arrival, &Message::MoveChallenge { number, token, refused });
             }
             // The mover changed its mind.
             self.take_back(id, number, host);
@@ -199,9 +214,9 @@ impl Endpoint {
         let (id, number) = (arrival.peer, request.number);
         while let Some(peer) = self.peers.get(id)
             && peer.correspondent.pending.len() >= PENDING_MAX
-            && let Some(oldest) = peer.correspondent.pending.keys().next().copied()
+            && let Some(spare) = peer.correspondent.spare_pending()
         {
-            self.take_back(id, oldest, host);
+            self.take_back(id, spare, host);
         }
         let Some(peer) = self.peers.get_mut(id) else { return };
         let mut asked = Vec::new();
@@ -243,10 +258,11 @@ impl Endpoint {
         self.rng.fill_bytes(&mut token);
         let remote = arrival.path.remote;
         let refused = merged(refused);
+        let count = counted(&refused);
         let pending = Pending { request: request.clone(), remote, token, claims, refused, began: arrival.now };
         peer.correspondent.pending.insert(number, pending);
         self.timers.set(Timer::Pending(id, number), arrival.now.after(self.config.timers.pending));
-        self.reply(arrival, &Message::MoveChallenge { number, token });
+        self.reply(arrival, &Message::MoveChallenge { number, token, refused: count });
     }
 
     /// ACG (response): the mover receives at its new address.
@@ -269,7 +285,8 @@ impl Endpoint {
         let mut refused = pending.refused;
         refused.extend(lost);
         let mut moved: usize = 0;
-        for ((claim, _), result) in results(asked, committed) {
+        let mut failed = Vec::new();
+        for ((claim, flow), result) in results(asked, committed) {
             match result {
                 Ok(()) => {
                     if let Some(theirs) = peer.correspondent.claims.get_mut(&claim) {
@@ -277,10 +294,17 @@ impl Endpoint {
                     }
                     moved = moved.saturating_add(1);
                 }
-                Err(error) => refused.push((Range::one(claim), refusal(error))),
+                Err(error) => {
+                    // The mover may be sending already: what is accepted stays so until it knows.
+                    failed.push((flow, number));
+                    refused.push((Range::one(claim), refusal(error)));
+                }
             }
         }
         let refused = merged(refused);
+        if !failed.is_empty() {
+            self.timers.set(Timer::Pending(id, number), now.after(self.config.timers.pending));
+        }
         peer.set_path(arrival.path);
         let news = News::PeerMoved {
             peer: peer.key,
@@ -288,13 +312,13 @@ impl Endpoint {
             old: pending.request.old,
             new: pending.request.new,
             flows: moved,
-            refused: usize::try_from(refused.iter().map(|(range, _)| range.count()).sum::<u64>()).unwrap_or(usize::MAX),
+            refused: usize::try_from(counted(&refused)).unwrap_or(usize::MAX),
             elapsed: now.since(pending.began),
         };
         if peer.correspondent.outcomes.len() >= OUTCOMES_MAX {
             peer.correspondent.outcomes.pop_front();
         }
-        peer.correspondent.outcomes.push_back(Outcome { number, remote, refused, proved: now, next: 0 });
+        peer.correspondent.outcomes.push_back(Outcome { number, remote, refused, failed, proved: now, next: 0 });
         self.leave_address(id, pending.request.old);
         self.peers.bind_address(id, pending.request.new);
         self.notice(now, news);
@@ -352,6 +376,12 @@ impl Endpoint {
 
     /// The mover did not answer the challenge.
     pub(crate) fn on_pending_timer(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if let Some(outcome) = peer.correspondent.outcomes.iter_mut().find(|outcome| outcome.number == number)
+            && !outcome.failed.is_empty()
+        {
+            host.abort(Half::Remote, &std::mem::take(&mut outcome.failed));
+        }
         if let (Some(pending), Some(peer)) = (self.take_back(id, number, host), self.peers.get(id)) {
             let news = News::PeerMoveExpired { peer: peer.key, number, new: pending.request.new };
             self.notice(now, news);

@@ -166,7 +166,8 @@ impl Endpoint {
                 Timer::Offer(peer, first) => self.on_offer_timer(now, peer, first, host),
                 Timer::Reclaim(peer) => self.on_reclaim_timer(now, peer, host),
                 Timer::Release(peer) => self.on_release_timer(now, peer),
-                Timer::Move(peer, number) => self.on_move_timer(now, peer, number),
+                Timer::Move(peer, number) => self.on_move_timer(now, peer, number, host),
+                Timer::Again(peer) => self.on_again_timer(now, peer, host),
                 Timer::Pending(peer, number) => self.on_pending_timer(now, peer, number, host),
             }
         }
@@ -256,7 +257,9 @@ impl Endpoint {
             Message::Release { serial, ranges } => self.on_release(arrival, serial, &ranges, host),
             Message::Released { serial } => self.on_released(arrival, serial),
             Message::Move(request) => self.on_move(arrival, &request, host),
-            Message::MoveChallenge { number, token } => self.on_move_challenge(arrival, number, token),
+            Message::MoveChallenge { number, token, refused } => {
+                self.on_move_challenge(arrival, number, token, refused, host);
+            }
             Message::MoveResponse { number, token } => self.on_move_response(arrival, number, token, host),
             Message::MoveCommit { number, part, parts, refused } => {
                 self.on_move_commit(arrival, number, (part, parts), &refused, host);
@@ -322,7 +325,7 @@ impl Endpoint {
     /// Forgets an association to which nothing is tied.
     pub(crate) fn remove_peer(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.remove(id) else { return };
-        for timer in [Timer::Upkeep(id), Timer::Reclaim(id), Timer::Release(id)] {
+        for timer in [Timer::Upkeep(id), Timer::Reclaim(id), Timer::Release(id), Timer::Again(id)] {
             self.timers.cancel(timer);
         }
         if !peer.channels.is_empty() {

@@ -490,7 +490,7 @@ impl Endpoint {
         let wait = jittered(self.config.timers.ping, &mut *self.rng);
         self.timers.set(Timer::Upkeep(id), now.after(wait));
         self.adopt_wanted(now, id, path.remote.ip(), host);
-        self.repeat_moves(now, id);
+        self.repeat_moves(now, id, restarted, host);
     }
 }
 

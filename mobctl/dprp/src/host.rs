@@ -20,7 +20,7 @@ pub enum Half {
     Remote,
 }
 
-/// A flow by its stack side, in this host's direction. Both addresses are of
+/// A flow by one of its sides, mostly the stack side, in this host's direction. Both addresses are of
 /// one family; IPv6 addresses carry neither scope nor flow label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
@@ -66,9 +66,14 @@ pub trait Host {
     /// cookie).
     fn instance(&mut self, flow: &Flow) -> Option<u64>;
 
-    /// The addresses of the flow's wire side now, local and remote, if the
-    /// flow is bound.
-    fn wire(&mut self, flow: &Flow) -> Option<(IpAddr, IpAddr)>;
+    /// The wire side now of the flow whose stack side is `flow`, if it is
+    /// bound. Its ports may differ, too.
+    fn wire(&mut self, flow: &Flow) -> Option<Flow>;
+
+    /// The stack side of the bound flow that accepts the wire side `wire` on
+    /// input. `None`: what arrives so is not translated, and both sides are
+    /// equal unless another flow has that stack side.
+    fn stack(&mut self, wire: &Flow) -> Option<Flow>;
 
     /// Prepares a move of `half` to `new`: from now on that wire side is
     /// accepted on input. `hold`: nothing of these flows is sent before commit,

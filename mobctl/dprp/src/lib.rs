@@ -16,6 +16,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod association;
 mod claimant;
 mod codec;

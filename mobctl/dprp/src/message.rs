@@ -46,8 +46,9 @@ pub(crate) enum Message {
     Released { serial: u32 },
     /// ACG (move).
     Move(Move),
-    /// MCI (challenge).
-    MoveChallenge { number: u32, token: Token },
+    /// MCI (challenge). `refused`: how many of the selected claims do not take part; of the others, input accepts the new
+    /// wire side from now on.
+    MoveChallenge { number: u32, token: Token, refused: u32 },
     /// ACG (response).
     MoveResponse { number: u32, token: Token },
     /// MCI (commit): one of `parts` parts.
@@ -127,7 +128,9 @@ impl Message {
                 w.u8(MOVE);
                 request.write(w)
             }
-            Self::MoveChallenge { number, token } => w.u8(MOVE_CHALLENGE).u32(*number).bytes(token),
+            Self::MoveChallenge { number, token, refused } => {
+                w.u8(MOVE_CHALLENGE).u32(*number).bytes(token).u32(*refused)
+            }
             Self::MoveResponse { number, token } => w.u8(MOVE_RESPONSE).u32(*number).bytes(token),
             Self::MoveCommit { number, part, parts, refused } => {
                 w.u8(MOVE_COMMIT).u32(*number).u16(*part).u16(*parts).list(refused, |w, (range, reason)| {
@@ -165,7 +168,7 @@ impl Message {
             RELEASE => Self::Release { serial: r.u32()?, ranges: read_ranges(r)? },
             RELEASED => Self::Released { serial: r.u32()? },
             MOVE => Self::Move(Move::parse(r)?),
-            MOVE_CHALLENGE => Self::MoveChallenge { number: r.u32()?, token: r.array()? },
+            MOVE_CHALLENGE => Self::MoveChallenge { number: r.u32()?, token: r.array()?, refused: r.u32()? },
             MOVE_RESPONSE => Self::MoveResponse { number: r.u32()?, token: r.array()? },
             MOVE_COMMIT => {
                 let (number, part, parts) = (r.u32()?, r.u16()?, r.u16()?);

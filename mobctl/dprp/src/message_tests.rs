@@ -38,7 +38,10 @@ fn golden_small_messages() {
         &[8, 0, 0, 0, 9, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 4],
     );
     golden(&Message::Released { serial: 9 }, &[9, 0, 0, 0, 9]);
-    golden(&Message::MoveChallenge { number: 3, token: TOKEN }, &[&[11, 0, 0, 0, 3][..], &TOKEN].concat());
+    golden(
+        &Message::MoveChallenge { number: 3, token: TOKEN, refused: 0x0102 },
+        &[&[11, 0, 0, 0, 3][..], &TOKEN, &[0, 0, 1, 2]].concat(),
+    );
     golden(&Message::MoveResponse { number: 3, token: TOKEN }, &[&[12, 0, 0, 0, 3][..], &TOKEN].concat());
     golden(&Message::MoveRefused { number: 3, reason: MoveRefusal::Mismatch }, &[14, 0, 0, 0, 3, 3]);
     let refused =
@@ -153,9 +156,9 @@ fn largest_messages_fit() -> Result<(), std::net::AddrParseError> {
         let selection = Selection::Listed { ranges };
         Message::Move(Move { number: 1, old_usable: true, old: v4.local.ip(), new: v4.local.ip(), selection }).write()
     };
-    let challenge = Message::MoveChallenge { number: 1, token: TOKEN }.write().len();
+    let challenge = Message::MoveChallenge { number: 1, token: TOKEN, refused: 0 }.write().len();
     let refusal = Message::MoveRefused { number: 1, reason: MoveRefusal::Address }.write().len();
-    assert_eq!((challenge, refusal, least(vec![Range { first: 1, last: 1 }]).len()), (21, 6, 26));
+    assert_eq!((challenge, refusal, least(vec![Range { first: 1, last: 1 }]).len()), (25, 6, 26));
     assert_eq!(Message::parse(&least(Vec::new())), None, "shorter than its challenge");
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Input first: the kernel accepts the new wire side before the peer is asked.
 //! Nothing is given up before the peer has answered: a mover that hears nothing
 //! keeps both addresses and asks again.
+//! See `ahead` for what is done before the peer has committed.
 
 use crate::association::{Path, Peer};
 use crate::claimant::{Claim, numbered};
@@ -39,16 +40,24 @@ pub(crate) struct Moving {
     pub(crate) old: IpAddr,
     /// From the new address to the peer.
     pub(crate) path: Path,
-    hold: bool,
+    pub(crate) hold: bool,
     /// The claims that move, by number.
     pub(crate) flows: BTreeMap<u32, Flow>,
-    selection: Selection,
+    pub(crate) selection: Selection,
     pub(crate) started: Instant,
-    sent: Instant,
+    pub(crate) sent: Instant,
     pub(crate) tries: u32,
     pub(crate) doubt: bool,
-    token: Option<Token>,
+    pub(crate) token: Option<Token>,
     commit: Option<Commit>,
+    /// When Move itself was last sent.
+    pub(crate) asked: Instant,
+    /// The flows are sent from the new address, at the latest until then.
+    pub(crate) ahead_until: Option<Instant>,
+    /// When they were first sent from there.
+    pub(crate) resumed: Option<Instant>,
+    /// Those of them that this host's kernel did not commit then.
+    pub(crate) late: BTreeSet<u32>,
 }
 
 /// What has arrived of the peer's commit.
@@ -123,6 +132,11 @@ pub(crate) fn refusal(error: KernelError) -> Refusal {
     }
 }
 
+/// Whether what hindered a flow may be gone after a while.
+fn may_pass(reason: Refusal) -> bool {
+    matches!(reason, Refusal::Conflict | Refusal::Full)
+}
+
 /// Results of a kernel command with the flows they are about; a missing result is an error.
 pub(crate) fn results<T>(
     asked: impl IntoIterator<Item = T>,
@@ -168,7 +182,10 @@ impl Endpoint {
         let (mut there, mut heading) = (BTreeSet::new(), BTreeMap::<bool, BTreeSet<u32>>::new());
         for (number, claim) in &mut peer.claimant.confirmed {
             let moving = claim.moving.and_then(|moving| peer.moves.get(&moving));
-            if claim.at == old {
+            if claim.at == old && claim.ahead {
+                // It is not sent from there any more, whether that works or not.
+                heading.entry(true).or_default().insert(*number);
+            } else if claim.at == old {
                 there.insert(*number);
             } else if let Some(moving) = moving.filter(|moving| moving.path.local == old) {
                 heading.entry(moving.hold).or_default().insert(*number);
@@ -176,7 +193,9 @@ impl Endpoint {
                 continue;
             }
             claim.stuck = false;
+            claim.again = false;
         }
+        peer.claimant.agains = 0;
         let address_only = there.is_empty()
             && heading.is_empty()
             && peer.correspondent.live() > 0
@@ -208,7 +227,7 @@ impl Endpoint {
 
     /// Prepares and asks for moves of these claims, as many as it takes to name them all. Without any claim the move
     /// tells the peer the new address.
-    fn start_moves(
+    pub(crate) fn start_moves(
         &mut self,
         now: Instant,
         id: PeerId,
@@ -263,6 +282,10 @@ impl Endpoint {
                     doubt: false,
                     token: None,
                     commit: None,
+                    asked: now,
+                    ahead_until: None,
+                    resumed: None,
+                    late: BTreeSet::new(),
                 };
                 self.begin(now, id, number, moving);
             }
@@ -290,8 +313,31 @@ impl Endpoint {
         let key = peer.key;
         let Some(claim) = peer.claimant.confirmed.get_mut(&number) else { return };
         claim.stuck = true;
+        claim.again = may_pass(reason);
         let flow = claim.flow;
         self.notice(now, News::FlowStays { peer: key, flow, reason });
+        if may_pass(reason) {
+            self.set_again_timer(now, id);
+        }
+    }
+
+    fn set_again_timer(&mut self, now: Instant, id: PeerId) {
+        let timers = self.config.timers;
+        let Some(peer) = self.peers.get(id) else { return };
+        if !self.timers.is_set(Timer::Again(id)) {
+            let wait = doubled(timers.claim_retry, peer.claimant.agains, timers.silence_cap);
+            self.timers.set(Timer::Again(id), now.after(jittered(wait, &mut *self.rng)));
+        }
+    }
+
+    pub(crate) fn on_again_timer(&mut self, now: Instant, id: PeerId, host: &mut dyn Host) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.claimant.agains = peer.claimant.agains.saturating_add(1);
+        for claim in peer.claimant.confirmed.values_mut().filter(|claim| claim.again) {
+            claim.again = false;
+            claim.stuck = false;
+        }
+        self.relocate(now, id, host);
     }
 
     fn begin(&mut self, now: Instant, id: PeerId, number: u32, moving: Moving) {
@@ -336,7 +382,7 @@ impl Endpoint {
         }
     }
 
-    fn end_move(&mut self, id: PeerId, number: u32) -> Option<Moving> {
+    pub(crate) fn end_move(&mut self, id: PeerId, number: u32) -> Option<Moving> {
         self.timers.cancel(Timer::Move(id, number));
         self.peers.get_mut(id)?.moves.remove(&number)
     }
@@ -351,15 +397,22 @@ impl Endpoint {
         moving.path.remote = remote.remote;
         moving.sent = now;
         let (path, message) = (moving.path, moving.message(number));
+        if matches!(message, Message::Move(_)) {
+            moving.asked = now;
+        }
         let wait = jittered(doubled(first, moving.tries, timers.retry_cap), &mut *self.rng);
+        let due = moving.ahead_until.map_or(now.after(wait), |until| until.min(now.after(wait)));
         self.send(id, path, &message);
-        self.timers.set(Timer::Move(id, number), now.after(wait));
+        self.timers.set(Timer::Move(id, number), due);
     }
 
-    pub(crate) fn on_move_timer(&mut self, now: Instant, id: PeerId, number: u32) {
+    pub(crate) fn on_move_timer(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let key = peer.key;
         let Some(moving) = peer.moves.get_mut(&number) else { return };
+        if moving.ahead_until.is_some_and(|until| until <= now) {
+            return self.hold_again(now, id, number, host);
+        }
         moving.tries = moving.tries.saturating_add(1);
         let (tries, path, elapsed) = (moving.tries, moving.path, now.since(moving.started));
         let doubts = tries >= DOUBT_TRIES && !std::mem::replace(&mut moving.doubt, tries >= DOUBT_TRIES);
@@ -372,20 +425,32 @@ impl Endpoint {
         self.send_move(now, id, number);
     }
 
-    /// The association is new: the peer can hear again.
-    pub(crate) fn repeat_moves(&mut self, now: Instant, id: PeerId) {
+    /// The association is new: the peer can hear again. `forgotten`: and it does not know of these moves.
+    pub(crate) fn repeat_moves(&mut self, now: Instant, id: PeerId, forgotten: bool, host: &mut dyn Host) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         for moving in peer.moves.values_mut() {
             moving.tries = 0;
             moving.token = None;
         }
-        let numbers: Vec<u32> = peer.moves.keys().copied().collect();
-        for number in numbers {
-            self.send_move(now, id, number);
+        let numbers: Vec<(u32, bool)> =
+            peer.moves.iter().map(|(number, moving)| (*number, moving.ahead_until.is_some())).collect();
+        for (number, ahead) in numbers {
+            if forgotten && ahead {
+                self.hold_again(now, id, number, host);
+            } else {
+                self.send_move(now, id, number);
+            }
         }
     }
 
-    pub(crate) fn on_move_challenge(&mut self, arrival: Arrival, number: u32, token: Token) {
+    pub(crate) fn on_move_challenge(
+        &mut self,
+        arrival: Arrival,
+        number: u32,
+        token: Token,
+        refused: u32,
+        host: &mut dyn Host,
+    ) {
         let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
         let Some(moving) = peer.moves.get_mut(&number) else { return };
         // What proves the new address must have arrived there.
@@ -398,6 +463,9 @@ impl Endpoint {
         moving.token = Some(token);
         moving.tries = 0;
         self.reply(arrival, &Message::MoveResponse { number, token });
+        if refused == 0 {
+            self.go_ahead(arrival, number, host);
+        }
         let timers = self.config.timers;
         let first = self.peers.get(arrival.peer).map_or(timers.retry, |peer| peer.round_trip.timeout(timers.retry));
         let wait = jittered(first, &mut *self.rng);
@@ -435,15 +503,19 @@ impl Endpoint {
         let mut refused = moving.commit.map(|commit| commit.refused).unwrap_or_default();
         let mut moved: Vec<(u32, Flow)> = moving.flows.iter().map(|(claim, flow)| (*claim, *flow)).collect();
         moved.retain(|(claim, _)| !refused.contains_key(claim));
-        let command: Vec<(Flow, u32)> = moved.iter().map(|(_, flow)| (*flow, number)).collect();
+        let is_ahead = |claim: &u32| moving.ahead_until.is_some() && !moving.late.contains(claim);
+        let (ahead, behind): (Vec<_>, Vec<_>) = moved.into_iter().partition(|(claim, _)| is_ahead(claim));
+        let command: Vec<(Flow, u32)> = behind.iter().map(|(_, flow)| (*flow, number)).collect();
         let committed = if command.is_empty() { Vec::new() } else { host.commit(Half::Local, &command) };
         let mut count: usize = 0;
         let Some(peer) = self.peers.get_mut(id) else { return };
-        for ((claim, _), result) in results(moved, committed) {
+        let ahead = ahead.into_iter().map(|flow| (flow, Ok(())));
+        for ((claim, _), result) in results(behind, committed).chain(ahead) {
             match result {
                 Ok(()) => {
                     if let Some(claim) = peer.claimant.confirmed.get_mut(&claim) {
                         claim.at = moving.path.local;
+                        claim.ahead = false;
                         claim.moving = None;
                     }
                     count = count.saturating_add(1);
@@ -466,7 +538,7 @@ impl Endpoint {
             new: moving.path.local,
             flows: count,
             refused: refused.len(),
-            elapsed: now.since(moving.started),
+            elapsed: moving.resumed.unwrap_or(now).since(moving.started),
         };
         self.notice(now, news);
         self.stay(now, id, number, &moving.flows, &refused, host);
@@ -484,16 +556,31 @@ impl Endpoint {
         refused: &BTreeMap<u32, Refusal>,
         host: &mut dyn Host,
     ) {
-        let command: Vec<(Flow, u32)> =
-            refused.keys().filter_map(|claim| flows.get(claim)).map(|flow| (*flow, number)).collect();
+        let (mut command, mut back) = (Vec::new(), BTreeMap::<IpAddr, Vec<Flow>>::new());
+        if let Some(peer) = self.peers.get_mut(id) {
+            for (claim, flow) in refused.keys().filter_map(|claim| Some((claim, flows.get(claim)?))) {
+                command.push((*flow, number));
+                if let Some(claim) = peer.claimant.confirmed.get_mut(claim).filter(|claim| claim.ahead) {
+                    claim.ahead = false;
+                    back.entry(claim.at).or_default().push(*flow);
+                }
+            }
+        }
         if !command.is_empty() {
             host.abort(Half::Local, &command);
+        }
+        for (at, flows) in back {
+            self.return_to(at, &flows, host);
         }
         for (claim, reason) in refused {
             let Some(peer) = self.peers.get_mut(id) else { return };
             if let Some(entry) = peer.claimant.confirmed.get_mut(claim) {
                 entry.moving = None;
                 entry.stuck = true;
+                entry.again = may_pass(*reason);
+            }
+            if may_pass(*reason) {
+                self.set_again_timer(now, id);
             }
             if matches!(reason, Refusal::Gone | Refusal::Unknown) {
                 self.claim_again(now, id, *claim);
@@ -508,6 +595,9 @@ impl Endpoint {
         let Some(moving) = peer.moves.get(&number) else { return };
         let by_bundles = matches!(moving.selection, Selection::Bundles { .. });
         if reason == MoveRefusal::Mismatch && by_bundles {
+            if moving.ahead_until.is_some() {
+                return self.hold_again(now, id, number, host);
+            }
             return self.list(now, id, number, host);
         }
         let Some(moving) = self.end_move(id, number) else { return };

@@ -26,9 +26,9 @@ pub(crate) struct Offered {
     bundle: u16,
     path: Path,
     token: Token,
-    /// In this host's direction, as claimed, and whether and as which instance they can be confirmed.
+    /// Stack sides, and whether and as which instance they can be confirmed.
     flows: Vec<(Flow, Result<u64, ClaimStatus>)>,
-    /// The peer's own words, to recognise a repetition.
+    /// The peer's own words: wire sides, in its direction.
     claimed: Vec<Flow>,
     pub(crate) began: Instant,
 }
@@ -61,9 +61,11 @@ impl Endpoint {
         }
         let flows: Vec<(Flow, Result<u64, ClaimStatus>)> = (first..)
             .zip(claimed)
-            .map(|(number, flow)| {
-                let flow = flow.mirrored();
-                (flow, self.examine(id, number, &flow, arrival.path, host))
+            .map(|(number, name)| {
+                let wire = name.mirrored();
+                // A displaced flow has another stack side than its claimer knows of.
+                let flow = host.stack(&wire).unwrap_or(wire);
+                (flow, self.examine(id, number, (&flow, &wire), arrival.path, host))
             })
             .collect();
         if flows.iter().all(|(_, verdict)| verdict.is_err()) {
@@ -98,16 +100,16 @@ impl Endpoint {
         }
     }
 
-    /// Whether this claim could be confirmed, and for which instance.
+    /// Whether the claim of the flow with these two sides could be confirmed, and for which instance.
     fn examine(
         &self,
         id: PeerId,
         number: u32,
-        flow: &Flow,
+        (flow, name): (&Flow, &Flow),
         path: Path,
         host: &mut dyn Host,
     ) -> Result<u64, ClaimStatus> {
-        if !is_claimable(flow) {
+        if !is_claimable(flow) || !is_claimable(name) {
             return Err(ClaimStatus::Invalid);
         }
         let instance = host.instance(flow).ok_or(ClaimStatus::NotFound)?;
@@ -116,7 +118,8 @@ impl Endpoint {
         if owner.is_some_and(|owner| owner.peer == id && owner.number == Some(number)) {
             return Ok(instance);
         }
-        if wire(flow, host).1 != path.remote.ip() {
+        // The name must be the flow's own, not what another one with the same stack side was once called.
+        if wire(flow, host).remote != name.remote || name.remote.ip() != path.remote.ip() {
             return Err(ClaimStatus::WrongAddress);
         }
         if owner.is_some_and(|owner| owner.peer != id) {
@@ -149,10 +152,10 @@ impl Endpoint {
         };
         let Some(offer) = correspondent.offers.remove(at) else { return };
         let mut statuses = Vec::with_capacity(offer.flows.len());
-        for (number, (flow, verdict)) in (first..).zip(offer.flows) {
+        for ((number, (flow, verdict)), name) in (first..).zip(offer.flows).zip(&offer.claimed) {
             // The connection must be the one that lived when the token was sent.
             let status = verdict.and_then(|instance| {
-                let now = self.examine(id, number, &flow, arrival.path, host)?;
+                let now = self.examine(id, number, (&flow, &name.mirrored()), arrival.path, host)?;
                 if now == instance { Ok(instance) } else { Err(ClaimStatus::NotFound) }
             });
             statuses.push(match status {

@@ -31,6 +31,8 @@ pub(crate) enum Timer {
     Release(PeerId),
     /// Repeat a Move or its response.
     Move(PeerId, u32),
+    /// Flows that could not move for a reason that may pass are tried again.
+    Again(PeerId),
     /// Take back a peer's move that was not completed.
     Pending(PeerId, u32),
 }
@@ -56,8 +58,7 @@ impl Timers {
         }
     }
 
-    #[cfg(test)]
-    fn is_set(&self, timer: Timer) -> bool {
+    pub(crate) fn is_set(&self, timer: Timer) -> bool {
         self.at.contains_key(&timer)
     }
 

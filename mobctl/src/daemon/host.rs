@@ -26,8 +26,8 @@ pub(super) struct KernelHost {
     listed: Option<Instant>,
     /// What the last listing cost: it bounds how often one is made on demand.
     cost: Duration,
-    /// Wire addresses of all bindings; `None` when something changed since they were read.
-    bindings: Option<HashMap<Tuple, (IpAddr, IpAddr)>>,
+    /// The sides of all bindings; `None` when something changed since they were read.
+    bindings: Option<Bindings>,
     /// Flows from or to these ports are left alone.
     excluded: Vec<u16>,
     /// TCP bindings without a connection, and since when.
@@ -41,6 +41,33 @@ struct Known {
     /// The last listing did not have it. A listing that runs beside closing connections can skip a live one, so that a
     /// connection is gone when two in a row did not have it.
     missed: bool,
+}
+
+/// The sides of all bindings, both ways.
+#[derive(Default)]
+struct Bindings {
+    /// Stack side to the wire side in use.
+    wire: HashMap<Tuple, Tuple>,
+    /// Every wire side that input accepts to the stack side.
+    stack: HashMap<Tuple, Tuple>,
+}
+
+impl Bindings {
+    fn new(records: &[Record]) -> Self {
+        let mut bindings = Self::default();
+        for record in records {
+            bindings.wire.insert(record.stack, record.wire);
+            let second = |half: &abi::HalfState| {
+                Alternate::from_raw(half.alternate).filter(|other| *other != Alternate::None).map(|_| half.other)
+            };
+            for local in [Some(record.wire.local), second(&record.local)].into_iter().flatten() {
+                for remote in [Some(record.wire.remote), second(&record.remote)].into_iter().flatten() {
+                    bindings.stack.insert(Tuple { local, remote, ..record.wire }, record.stack);
+                }
+            }
+        }
+        bindings
+    }
 }
 
 /// A move of this host that the kernel has prepared and not committed.
@@ -230,15 +257,16 @@ impl KernelHost {
         self.orphans = orphans;
     }
 
-    fn bindings(&mut self) -> &HashMap<Tuple, (IpAddr, IpAddr)> {
+    fn bindings(&mut self) -> &Bindings {
         if self.bindings.is_none() {
-            let wire = |record: Record| {
-                let (local, remote) = tuple::ends(&record.wire)?;
-                Some((record.stack, (local.ip(), remote.ip())))
-            };
-            self.bindings = Some(self.records().into_iter().filter_map(wire).collect());
+            self.bindings = Some(Bindings::new(&self.records()));
         }
         self.bindings.get_or_insert_default()
+    }
+
+    /// The stack side of the binding that accepts `wire` on input.
+    fn find(&mut self, wire: &Tuple) -> Option<Tuple> {
+        self.bindings().stack.get(wire).copied()
     }
 
     fn batch(
@@ -252,7 +280,7 @@ impl KernelHost {
         };
         // A flow that has no tuple gets one that the kernel refuses, so that results stay in order.
         let moves: Vec<_> =
-            moves.iter().map(|(flow, generation)| (stack(flow).unwrap_or_default(), *generation)).collect();
+            moves.iter().map(|(flow, generation)| (side(flow).unwrap_or_default(), *generation)).collect();
         command(device, &moves).into_iter().map(|result| result.map_err(kernel_error)).collect()
     }
 }
@@ -265,7 +293,7 @@ impl Host for KernelHost {
         if self.is_excluded(flow) {
             return None;
         }
-        let stack = stack(flow)?;
+        let stack = side(flow)?;
         let established = |known: &&Known| known.phase == Phase::Established;
         if let Some(known) = self.connections.get(&stack).filter(established) {
             return Some(known.instance);
@@ -277,9 +305,14 @@ impl Host for KernelHost {
         self.connections.get(&stack).filter(established).map(|known| known.instance)
     }
 
-    fn wire(&mut self, flow: &Flow) -> Option<(IpAddr, IpAddr)> {
-        let stack = stack(flow)?;
-        self.bindings().get(&stack).copied()
+    fn wire(&mut self, stack: &Flow) -> Option<Flow> {
+        let stack = side(stack)?;
+        self.bindings().wire.get(&stack).and_then(flow)
+    }
+
+    fn stack(&mut self, wire: &Flow) -> Option<Flow> {
+        let wire = side(wire)?;
+        self.find(&wire).as_ref().and_then(flow)
     }
 
     fn prepare(&mut self, half: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
@@ -312,7 +345,7 @@ const fn kernel_error(errno: Errno) -> KernelError {
     }
 }
 
-fn stack(flow: &Flow) -> Option<Tuple> {
+fn side(flow: &Flow) -> Option<Tuple> {
     let protocol = match flow.protocol {
         Protocol::Tcp => abi::TCP,
         Protocol::Udp => abi::UDP,
@@ -320,13 +353,13 @@ fn stack(flow: &Flow) -> Option<Tuple> {
     tuple::side(protocol, flow.local, flow.remote).ok()
 }
 
-fn flow(stack: &Tuple) -> Option<Flow> {
-    let protocol = match stack.protocol {
+fn flow(side: &Tuple) -> Option<Flow> {
+    let protocol = match side.protocol {
         abi::TCP => Protocol::Tcp,
         abi::UDP => Protocol::Udp,
         _ => return None,
     };
-    let (local, remote) = tuple::ends(stack)?;
+    let (local, remote) = tuple::ends(side)?;
     Some(Flow { local, remote, protocol })
 }
 

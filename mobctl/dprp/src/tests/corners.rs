@@ -11,6 +11,8 @@ use std::time::Duration;
 const REFUSED: usize = 38;
 /// Length of a challenge, a proof and a response; also of a claim of one flow.
 const TOKEN: usize = 53;
+/// Length of the challenge of a move.
+const CHALLENGE: usize = 57;
 
 fn lengths(world: &World, start: usize, from: &str) -> Vec<usize> {
     world.sent[start..].iter().filter(|d| d.from.ip() == ip(from) && d.data[0] == 4).map(|d| d.data.len()).collect()
@@ -77,14 +79,14 @@ fn a_challenge_is_answered_only_where_it_proves_something() {
     assert_eq!(world.nodes[0].view().confirmed, 2);
     let sent = world.sent.len();
     world.meddle = Some(Box::new(|datagram| {
-        if datagram.to.ip() == ip(CAFE) && datagram.data.len() == TOKEN {
+        if datagram.to.ip() == ip(CAFE) && datagram.data.len() == CHALLENGE {
             datagram.to.set_ip(ip(HOME));
         }
         true
     }));
     world.go(0, HOME, CAFE, true);
     world.run(300 * MS);
-    assert!(lengths(&world, sent, SERVER).contains(&TOKEN));
+    assert!(lengths(&world, sent, SERVER).contains(&CHALLENGE));
     for from in [HOME, CAFE] {
         assert!(!lengths(&world, sent, from).contains(&TOKEN), "{from}");
     }
@@ -208,11 +210,11 @@ fn old_outcomes_are_told_bit_by_bit() {
     flows.iter().step_by(2).for_each(|flow| world.end(1, &flow.mirrored()));
     world.flows(1);
     // Nothing of the commit arrives, but the challenge does.
-    world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER) || datagram.data.len() == TOKEN));
+    world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER) || datagram.data.len() == CHALLENGE));
     let sent = world.sent.len();
     world.go(0, HOME, CAFE, true);
     world.run(45 * MS);
-    assert_eq!(lengths(&world, sent, SERVER), [TOKEN, 1194, 1194, 1194, 1086]);
+    assert_eq!(lengths(&world, sent, SERVER), [CHALLENGE, 1194, 1194, 1194, 1086]);
     world.run(30 * SECOND);
     let sent = world.sent.len();
     world.run(60 * SECOND);

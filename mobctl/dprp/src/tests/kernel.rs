@@ -2,7 +2,7 @@
 
 use crate::{Flow, Half, Host, KernelError};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The second address of a half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +39,39 @@ impl HalfState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Binding {
+    /// Local and remote port on the wire.
+    pub(crate) ports: (u16, u16),
     pub(crate) local: HalfState,
     pub(crate) remote: HalfState,
 }
 
 impl Binding {
     fn new(flow: &Flow) -> Self {
-        Self { local: HalfState::new(flow.local.ip()), remote: HalfState::new(flow.remote.ip()) }
+        Self {
+            ports: (flow.local.port(), flow.remote.port()),
+            local: HalfState::new(flow.local.ip()),
+            remote: HalfState::new(flow.remote.ip()),
+        }
+    }
+
+    /// The binding of a displaced flow.
+    pub(crate) fn displaced(wire: &Flow) -> Self {
+        Self::new(wire)
+    }
+
+    fn wire(&self, flow: &Flow) -> Flow {
+        Flow {
+            local: SocketAddr::new(self.local.address, self.ports.0),
+            remote: SocketAddr::new(self.remote.address, self.ports.1),
+            protocol: flow.protocol,
+        }
+    }
+
+    fn takes(&self, flow: &Flow, wire: &Flow) -> bool {
+        flow.protocol == wire.protocol
+            && self.ports == (wire.local.port(), wire.remote.port())
+            && self.local.accepts(wire.local.ip())
+            && self.remote.accepts(wire.remote.ip())
     }
 
     fn half(&mut self, half: Half) -> &mut HalfState {
@@ -63,6 +89,10 @@ pub(crate) struct Kernel {
     pub(crate) bindings: BTreeMap<Flow, Binding>,
     /// Flows that the table refuses to prepare.
     pub(crate) refuses: BTreeSet<Flow>,
+    /// Flows that the table prepares and then refuses to commit.
+    pub(crate) falters: BTreeSet<Flow>,
+    /// Whether wire sides are compared: no two flows share one.
+    pub(crate) exclusive: bool,
     /// Kernel commands so far.
     pub(crate) commands: usize,
 }
@@ -74,6 +104,17 @@ impl Kernel {
 
     pub(crate) fn binding(&self, flow: &Flow) -> Binding {
         self.bindings.get(flow).copied().unwrap_or_else(|| Binding::new(flow))
+    }
+
+    /// Whether another flow has the wire side that this one would get.
+    fn is_taken(&self, flow: &Flow, half: Half, new: IpAddr) -> bool {
+        let mut wire = self.binding(flow).wire(flow);
+        match half {
+            Half::Local => wire.local.set_ip(new),
+            Half::Remote => wire.remote.set_ip(new),
+        }
+        let bound = self.bindings.iter().any(|(other, binding)| other != flow && binding.takes(other, &wire));
+        bound || (wire != *flow && self.connections.contains_key(&wire) && !self.bindings.contains_key(&wire))
     }
 
     /// The connection ends, and its binding with it.
@@ -112,14 +153,24 @@ impl Host for Kernel {
         self.connections.get(flow).copied()
     }
 
-    fn wire(&mut self, flow: &Flow) -> Option<(IpAddr, IpAddr)> {
-        self.bindings.get(flow).map(|binding| (binding.local.address, binding.remote.address))
+    fn wire(&mut self, flow: &Flow) -> Option<Flow> {
+        self.bindings.get(flow).map(|binding| binding.wire(flow))
+    }
+
+    fn stack(&mut self, wire: &Flow) -> Option<Flow> {
+        // Mostly nothing is bound, or nothing has changed its ports.
+        if let Some(binding) = self.bindings.get(wire)
+            && binding.takes(wire, wire)
+        {
+            return Some(*wire);
+        }
+        self.bindings.iter().find(|(flow, binding)| binding.takes(flow, wire)).map(|(flow, _)| *flow)
     }
 
     fn prepare(&mut self, half: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
         let mut refused = BTreeSet::new();
         for (flow, _) in moves {
-            if self.refuses.contains(flow) {
+            if self.refuses.contains(flow) || (self.exclusive && self.is_taken(flow, half, new)) {
                 refused.insert(*flow);
             } else {
                 self.bindings.entry(*flow).or_insert_with(|| Binding::new(flow));
@@ -145,7 +196,10 @@ impl Host for Kernel {
     }
 
     fn commit(&mut self, half: Half, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+        let falters: Vec<bool> = moves.iter().map(|(flow, _)| self.falters.contains(flow)).collect();
+        let mut falters = falters.into_iter();
         self.each(half, moves, |state, generation| match state.other {
+            _ if falters.next() == Some(true) => Err(KernelError::Other(5)),
             Other::Pending { address, generation: pending, .. } if pending == generation => {
                 let former = std::mem::replace(&mut state.address, address);
                 state.generation = generation;

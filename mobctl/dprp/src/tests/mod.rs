@@ -1,10 +1,12 @@
 //! The protocol between complete endpoints over a simulated network.
 
+mod ahead;
 mod associations;
 mod attacks;
 mod claims;
 mod corners;
 mod crossing;
+mod displaced;
 mod kernel;
 mod moves;
 mod storms;

@@ -107,12 +107,17 @@ fn moves_reach_the_kernel_and_show_in_the_wire_side() {
     let new: IpAddr = "198.51.100.1".parse().unwrap();
     assert_eq!(host.wire(&flow), None);
     assert_eq!(host.prepare(Half::Local, new, true, &[(flow, 4)]), [Ok(())]);
-    assert_eq!(host.wire(&flow), Some((flow.local.ip(), flow.remote.ip())));
+    assert_eq!(host.wire(&flow), Some(flow));
     let unfinished = Unfinished { old: flow.local.ip(), new, hold: true };
     assert_eq!(host.unfinished(), [unfinished]);
     assert_eq!(host.commit(Half::Local, &[(flow, 5)]), [Err(KernelError::NotFound)]);
     assert_eq!(host.commit(Half::Local, &[(flow, 4)]), [Ok(())]);
-    assert_eq!(host.wire(&flow), Some((new, flow.remote.ip())));
+    let moved = Flow { local: (new, 1).into(), ..flow };
+    assert_eq!(host.wire(&flow), Some(moved));
+    // Both wire sides are accepted during the grace time.
+    assert_eq!((host.stack(&moved), host.stack(&flow)), (Some(flow), Some(flow)));
+    let elsewhere = Flow { local: ([203, 0, 113, 7], 1).into(), ..flow };
+    assert_eq!((host.stack(&elsewhere), host.wire(&elsewhere)), (None, None));
     assert_eq!(host.unfinished(), []);
     assert_eq!(host.prepare(Half::Local, new, false, &[(flow, 4)]), [Err(KernelError::Stale)]);
     // A flow of two IP versions is none; the results of the others stay in order.
@@ -121,6 +126,16 @@ fn moves_reach_the_kernel_and_show_in_the_wire_side() {
     assert_eq!(results, [Err(KernelError::Other(22)), Ok(())]);
     assert_eq!(host.abort(Half::Remote, &[(flow, 1)]), [Ok(())]);
     assert_eq!(fake.state().find(&stack).unwrap().wire.remote, stack.remote);
+}
+
+#[test]
+fn a_displaced_flow_is_found_by_its_wire_side() {
+    let (fake, mut host, _) = host();
+    let (wire, stack) = (tcp("192.0.2.1:1"), side(TCP, "192.0.2.1:1", "203.0.113.9:50001"));
+    fake.state().bind(stack, wire);
+    let [wire, stack] = [wire, stack].map(|tuple| flow(&tuple).unwrap());
+    assert_eq!((host.stack(&wire), host.wire(&stack)), (Some(stack), Some(wire)));
+    assert_eq!((host.stack(&stack), host.wire(&wire)), (None, None));
 }
 
 #[test]

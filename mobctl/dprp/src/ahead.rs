@@ -1,0 +1,82 @@
+//! Sending before the peer has committed.
+//!
+//! When the old path is gone and the challenge says that the peer accepts all
+//! flows at the new address, the mover sends from there at once: it is *ahead*.
+//! That holds for a while only, shorter than the peer keeps accepting; without
+//! a commit until then the flows are held again and the peer is asked anew.
+
+use crate::endpoint::{Arrival, Endpoint};
+use crate::host::{Flow, Half, Host};
+use crate::mover::{Relocation, results};
+use crate::time::Instant;
+use crate::timer::PeerId;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+impl Endpoint {
+    /// The peer accepts all flows at the new address: they are sent from there.
+    pub(crate) fn go_ahead(&mut self, arrival: Arrival, number: u32, host: &mut dyn Host) {
+        let (id, now) = (arrival.peer, arrival.now);
+        let lease = self.lease();
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(moving) = peer.moves.get_mut(&number) else { return };
+        // A challenge that was long on its way says little of what the peer accepts now.
+        if !moving.hold || moving.flows.is_empty() || now.since(moving.asked) > lease {
+            return;
+        }
+        let first = moving.ahead_until.replace(now.after(lease)).is_none();
+        if !first {
+            return;
+        }
+        moving.resumed.get_or_insert(now);
+        let command: Vec<(Flow, u32)> = moving.flows.values().map(|flow| (*flow, number)).collect();
+        let committed = host.commit(Half::Local, &command);
+        let claims: Vec<u32> = moving.flows.keys().copied().collect();
+        for (claim, result) in results(claims, committed) {
+            if result.is_err() {
+                moving.late.insert(claim);
+            } else if let Some(claim) = peer.claimant.confirmed.get_mut(&claim) {
+                claim.ahead = true;
+            }
+        }
+    }
+
+    /// How long flows are sent from the new address without a commit, and how late a challenge may come: together with the
+    /// longest interval between two requests less than what a correspondent keeps a move prepared.
+    fn lease(&self) -> Duration {
+        self.config.timers.pending / 8
+    }
+
+    /// The peer has not committed for so long that it may not accept the new address any more: nothing is sent from there,
+    /// and it is asked under another number.
+    pub(crate) fn hold_again(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
+        let Some(moving) = self.end_move(id, number) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let mut back = BTreeMap::<IpAddr, Vec<Flow>>::new();
+        for claim in moving.flows.keys() {
+            if let Some(claim) = peer.claimant.confirmed.get_mut(claim) {
+                claim.moving = None;
+                if std::mem::take(&mut claim.ahead) {
+                    back.entry(claim.at).or_default().push(claim.flow);
+                }
+            }
+        }
+        // Both addresses are accepted again, as before.
+        for (at, flows) in back {
+            self.return_to(at, &flows, host);
+        }
+        let ids = moving.flows.into_keys().collect();
+        let relocation = Relocation { old: moving.old, new: moving.path.local, old_usable: false };
+        self.start_moves(now, id, relocation, ids, host);
+    }
+
+    /// Puts flows back to the address that the peer knows, which this host's kernel had left too early.
+    pub(crate) fn return_to(&mut self, at: IpAddr, flows: &[Flow], host: &mut dyn Host) {
+        let Some(number) = self.generation.checked_add(1) else { return };
+        self.generation = number;
+        let command: Vec<(Flow, u32)> = flows.iter().map(|flow| (*flow, number)).collect();
+        host.prepare(Half::Local, at, false, &command);
+        host.commit(Half::Local, &command);
+    }
+}
