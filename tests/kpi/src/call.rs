@@ -18,6 +18,14 @@ pub(crate) fn one(function: usize, a: usize) -> usize {
     crate::stack::watched(|| function(a))
 }
 
+/// Calls `function(a, b)`.
+pub(crate) fn two(function: usize, a: usize, b: usize) {
+    check(function, "call");
+    // SAFETY: checked to be code; the KPI's prototype for this kind of function takes two words.
+    let function: extern "C" fn(usize, usize) = unsafe { std::mem::transmute(function) };
+    crate::stack::watched(|| function(a, b));
+}
+
 /// Calls `function(a, b, c)`, which returns an int.
 pub(crate) fn three(function: usize, a: usize, b: usize, c: usize) -> i32 {
     check(function, "call");

@@ -39,10 +39,17 @@ pub fn structures() -> Vec<Structure> {
         layout::Req,
         layout::MbufC,
         crate::tags::Tag,
+        crate::taskqueue::Task,
+        crate::taskqueue::TimeoutTask,
+        crate::routing::Nhop,
         crate::mbuf::MbArgs,
     ];
     all.push(("Ifnet", layout::Ifnet::SIZE, &[("xname", layout::IF_XNAME)]));
     all.push(("Cdev", layout::Cdev::SIZE, &[("name", layout::SI_NAME)]));
+    all.push(("TimeoutTask", crate::taskqueue::TimeoutTask::SIZE, &[("t", crate::taskqueue::TT_TASK)]));
+    all.push(("Inpcb", crate::connections::INPCB, &[("lock", crate::connections::INP_LOCK)]));
+    all.push(("Inpcb", crate::connections::INPCB, crate::connections::Tcpcb::FIELDS));
+    all.push(("Pcbinfo", crate::connections::INFO, &[("vnet", crate::connections::INFO_VNET)]));
     all.push(("MbufC", layout::MbufC::SIZE, &[("dat", layout::M_DAT), ("pktdat", layout::M_PKTDAT)]));
     all
 }
@@ -89,6 +96,11 @@ pub fn values() -> Vec<(&'static str, u32)> {
         crate::lock::FACTS,
         crate::oids::FACTS,
         crate::sysctl::FACTS,
+        crate::ip::OUTPUT_FACTS,
+        crate::connections::FACTS,
+        crate::ip::FACTS,
+        crate::netisr::FACTS,
+        crate::taskqueue::FACTS,
     ] {
         all.extend_from_slice(list);
     }

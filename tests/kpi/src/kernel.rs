@@ -39,6 +39,11 @@ pub(crate) struct Kernel {
     pub(crate) environment: Mutex<HashMap<String, String>>,
     pub(crate) console: Mutex<Console>,
     pub(crate) modules: Mutex<Vec<crate::linker::Loaded>>,
+    pub(crate) tasks: crate::taskqueue::Tasks,
+    pub(crate) netisr: crate::netisr::Netisr,
+    pub(crate) fragments: crate::ip::Fragments,
+    /// Every interface ever made, in the order of its index.
+    pub(crate) interfaces: Mutex<Vec<usize>>,
 }
 
 /// What the module said.
@@ -87,6 +92,10 @@ impl Kernel {
             environment: Mutex::default(),
             console: Mutex::default(),
             modules: Mutex::default(),
+            tasks: crate::taskqueue::Tasks::default(),
+            netisr: crate::netisr::Netisr::default(),
+            fragments: crate::ip::Fragments::default(),
+            interfaces: Mutex::default(),
             options,
         });
         let kernel = Box::into_raw(kernel);
@@ -98,6 +107,11 @@ impl Kernel {
     /// Credentials of the host's root, or 0 before there is a VNET.
     pub(crate) fn vnet0_ucred(&self) -> usize {
         self.vnet0.get().map_or(0, |vnet| vnet.ucred(0))
+    }
+
+    /// mbufs that exist, but for those that the IP layer keeps because it reassembles packets.
+    pub(crate) fn live_mbufs(&self) -> usize {
+        self.mbufs.live().saturating_sub(self.fragments.mbufs())
     }
 
     /// Writes to the console.

@@ -149,6 +149,7 @@ shared! {
     /// `struct ifnet`.
     Ifnet(1288) {
         index, set_index: u16 = 84;
+        idxgen, set_idxgen: u16 = 86;
         flags, set_flags: i32 = 112;
         mtu, set_mtu: i32 = 160;
         hwassist, set_hwassist: u64 = 176;

@@ -226,7 +226,8 @@ fn finish(file: &Loaded) {
     }
     let range = &file.image.range;
     let kernel = kernel();
-    let left: [(&str, Vec<String>); 5] = [
+    let left: [(&str, Vec<String>); 6] = [
+        ("tasks", kernel.tasks.within(range)),
         ("sysctls", kernel.contexts.names()),
         ("hooks", kernel.hooks.within(range)),
         ("devices", kernel.devices.within(range)),
@@ -238,6 +239,7 @@ fn finish(file: &Loaded) {
             complain!("the module is unloaded, and its {what} {names:?} are left");
         }
     }
+    kernel.tasks.forget(range, "kldunload");
     if kernel.callbacks.pending().iter().any(|function| range.contains(function)) {
         complain!("the module is unloaded, and an epoch callback of it is left");
     }
@@ -247,8 +249,10 @@ fn finish(file: &Loaded) {
     if kernel.counters.live() > 0 {
         complain!("the module is unloaded, and {} counters are left", kernel.counters.live());
     }
-    if crate::ip::in_flight() == 0 && kernel.mbufs.live() > 0 {
-        complain!("the module is unloaded, and {} mbufs are left", kernel.mbufs.live());
+    // What it gave to the kernel is the kernel's.
+    kernel.netisr.wait_idle();
+    if crate::ip::in_flight() == 0 && kernel.live_mbufs() > 0 {
+        complain!("the module is unloaded, and {} mbufs are left", kernel.live_mbufs());
     }
     kernel.malloc.check_all();
     kernel.mbufs.check_all();

@@ -161,6 +161,10 @@ fn set_word(class: Class, at: usize, thread: Option<usize>) {
 fn init(class: Class, at: usize, name: *const u8, recurse: bool, sleepable: bool) {
     // SAFETY: the name is a string, by the KPI.
     let name = unsafe { foreign::text(name) };
+    make(class, at, name, recurse, sleepable);
+}
+
+fn make(class: Class, at: usize, name: String, recurse: bool, sleepable: bool) {
     let lock = Lock { class, name, recurse, sleepable, state: Mutex::default(), wake: Condvar::new() };
     let name = lock.name.clone();
     if kernel().locks.table.write().unwrap().insert(at, Arc::new(lock)).is_some() {
@@ -257,6 +261,45 @@ fn release(at: usize, exclusive: bool, who: &str) {
         state.readers -= 1;
     }
     lock.wake.notify_all();
+}
+
+/// Names of the lock of an inpcb.
+const INPCB: [&str; 2] = ["tcpinp", "udpinp"];
+
+/// Initialises the lock of an inpcb.
+pub(crate) fn init_inpcb(at: usize, tcp: bool) {
+    make(Class::Rw, at, INPCB[usize::from(!tcp)].to_owned(), false, false);
+}
+
+/// Locks an inpcb for the calling thread.
+pub(crate) fn lock_inpcb(at: usize, exclusive: bool, who: &str) {
+    acquire(Class::Rw, at, exclusive, who);
+}
+
+/// Unlocks one that is locked exclusively.
+pub(crate) fn unlock_inpcb(at: usize) {
+    release(at, true, "inpcb");
+}
+
+/// Whether the calling thread has locked the inpcb exclusively.
+pub(crate) fn owns_inpcb(at: usize) -> bool {
+    thread::current(|thread| thread.held.borrow().iter().any(|held| held.lock == at && held.exclusive))
+}
+
+/// Whether the calling thread holds the lock of any inpcb.
+pub(crate) fn holds_inpcb() -> bool {
+    thread::current(|thread| thread.held.borrow().iter().any(|held| INPCB.contains(&held.name.as_str())))
+}
+
+/// Runs `f` as a thread that sends for a socket does: with the lock of the socket's inpcb held. There is no such socket;
+/// nobody else waits for the lock.
+pub(crate) fn with_inpcb<R>(tcp: bool, f: impl FnOnce() -> R) -> R {
+    let name = INPCB[usize::from(!tcp)].to_owned();
+    let mine = Held { lock: 0, name, sleepable: false, depth: 1, exclusive: true };
+    thread::current(|thread| thread.held.borrow_mut().push(mine));
+    let result = f();
+    thread::current(|thread| thread.held.borrow_mut().retain(|held| held.lock != 0));
+    result
 }
 
 // A mutex and an rwlock are passed by the address of their lock word.

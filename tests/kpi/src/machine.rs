@@ -5,11 +5,14 @@ use crate::ip;
 use crate::kernel::Kernel;
 use crate::thread::Entry;
 use crate::vnet::VnetState;
-use crate::{Errno, Failures, Input, Options, Output, Region, Route, Rx, Split, Tx};
-use crate::{fault, linker, misc, sysctl, variables, vnet};
+use crate::{
+    Connection, Connections, Errno, Event, Failures, Input, Options, Output, Region, Route, Rx, Split, Timer, Tx,
+};
+use crate::{clock, fault, linker, sysctl, variables, vnet};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 static UP: Mutex<()> = Mutex::new(());
 
@@ -49,7 +52,7 @@ impl Machine {
         variables::set("osreldate", osreldate as u64);
         variables::set("mp_ncpus", u64::from(cpus));
         variables::set("mp_maxid", u64::from(cpus) - 1);
-        misc::set_uptime(None);
+        clock::set(None);
         for at in variables::malloc_types() {
             kernel.malloc.register(at);
         }
@@ -118,7 +121,20 @@ impl Machine {
 
     /// Sets the uptime in seconds, which stays so until it is set again; `None` lets it run with the clock, as at boot.
     pub fn set_uptime(&self, seconds: Option<u64>) {
-        misc::set_uptime(seconds);
+        clock::set(seconds.map(Duration::from_secs));
+    }
+
+    /// Lets so much time pass. A clock that runs is stopped first; from then on time passes only so, until
+    /// [`Machine::set_uptime`] lets it run again. Timeouts of taskqueue(9) run in their order, each at its time and to
+    /// its end, and reassembly gives up what is too old.
+    pub fn advance(&self, by: Duration) {
+        clock::advance(by);
+    }
+
+    /// Waits until no task of taskqueue(9), no packet of netisr(9) and no epoch callback waits or runs. Timeouts that
+    /// are not due yet do not count.
+    pub fn quiesce(&self) {
+        clock::quiesce();
     }
 
     /// Takes what the module and the kernel printed and logged since the last call, one line each.
@@ -131,7 +147,7 @@ impl Machine {
     /// mbufs that exist now. 0 when no packet is under way, unless the module keeps some.
     #[must_use]
     pub fn mbufs(&self) -> usize {
-        self.kernel.mbufs.live()
+        self.kernel.live_mbufs()
     }
 
     /// Most bytes of stack that module code had in use when it called the kernel, in this process.
@@ -173,8 +189,11 @@ impl Drop for Machine {
         }
         // A module may refuse; then it stays, and what it holds with it.
         while self.kldunload(true).is_ok() {}
-        self.kernel.callbacks.drain();
+        clock::quiesce();
+        self.kernel.tasks.stop();
+        self.kernel.netisr.stop();
         self.kernel.callbacks.stop();
+        self.kernel.fragments.clear();
         self.check();
         if self.kernel.mbufs.live() > 0 {
             crate::complaint::complain!("the machine shuts down, and {} mbufs are left", self.kernel.mbufs.live());
@@ -217,6 +236,45 @@ impl Vnet {
     /// MTU of an interface; 1500 unless set.
     pub fn set_mtu(&self, ifname: &str, mtu: u32) {
         self.alive().ifnet(ifname).set_mtu(i32::try_from(mtu).unwrap_or(i32::MAX));
+    }
+
+    /// Lets a function say which interface leads to an address, for packets that a module sends on its own and for route
+    /// look-ups; `None` for no route. Without one, the routing table says so, and without that all goes by "em0".
+    pub fn set_router(&self, router: impl Fn(IpAddr) -> Option<String> + Send + Sync + 'static) {
+        self.alive().set_router(Some(Arc::new(router)));
+    }
+
+    /// Says which connections this stack has.
+    pub fn set_connections(&self, connections: &[Connection]) {
+        self.alive().pcbs.set_list(connections);
+    }
+
+    /// Lets `source` say which connections this stack has.
+    pub fn set_connection_source(&self, source: Arc<dyn Connections>) {
+        self.alive().pcbs.set_source(source);
+    }
+
+    /// Takes what modules did to TCP's timers since the last call: connection, timer, ticks.
+    #[must_use]
+    pub fn timers(&self) -> Vec<(Connection, Timer, u32)> {
+        self.alive().pcbs.take_timers()
+    }
+
+    /// How often modules have looked a connection up.
+    #[must_use]
+    pub fn lookups(&self) -> u64 {
+        self.alive().pcbs.lookups()
+    }
+
+    /// Takes the packets that came out of this stack on their own since the last call, in their order.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.alive().events.take()
+    }
+
+    /// Has such packets told to a function instead, which is called in the midst of the kernel and must not call it.
+    pub fn set_listener(&self, listener: impl Fn(Event) + Send + Sync + 'static) {
+        self.alive().events.listen(Some(Arc::new(listener)));
     }
 
     /// Sends an IP packet, as ip_output(9) and ip6_output do. `EINVAL` for what is no IP packet.

@@ -152,6 +152,7 @@ pub(crate) fn release(at: usize, kind: Option<Kind>, who: &str) {
         complain!("{who}: memory of \"{}\" is freed as another type", name(allocation.kind));
     }
     check_zones(at, &allocation);
+    kernel().tasks.forget(&(at..at + allocation.size), who);
     fill(at, POISON, allocation.size);
     let mut freed = kernel().malloc.freed.lock().unwrap();
     freed.bytes += allocation.layout.size();

@@ -1,78 +1,12 @@
-//! Small services: time, random numbers, privileges, module registration.
+//! Small services: random numbers, privileges, module registration.
 
 use crate::complaint::complain;
 use crate::foreign;
 use crate::kernel::kernel;
 use crate::layout::{Td, Ucred};
-use crate::variables;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
-    arc4random,
-    arc4random_buf,
-    priv_check,
-    priv_check_cred,
-    module_register_init,
-    __stack_chk_fail,
-    getbinuptime,
-    getmicrouptime,
-    getnanouptime,
-];
-
-/// Uptime in seconds that tests set; `u64::MAX` stands for the real clock.
-static MANUAL: AtomicU64 = AtomicU64::new(u64::MAX);
-/// `u64::MAX` until the first call.
-static SHOWN: AtomicU64 = AtomicU64::new(u64::MAX);
-
-fn since_start() -> std::time::Duration {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    START.get_or_init(Instant::now).elapsed()
-}
-
-/// Sets the uptime by hand; `None` lets it run with the clock.
-pub(crate) fn set_uptime(seconds: Option<u64>) {
-    MANUAL.store(seconds.unwrap_or(u64::MAX), Ordering::Release);
-    tick();
-}
-
-fn uptime() -> std::time::Duration {
-    match MANUAL.load(Ordering::Acquire) {
-        // The kernel's uptime is at least a second when modules run.
-        u64::MAX => since_start() + std::time::Duration::from_secs(1),
-        seconds => std::time::Duration::from_secs(seconds),
-    }
-}
-
-/// Brings `time_uptime` up to date, as the clock interrupt does.
-pub(crate) fn tick() {
-    let seconds = uptime().as_secs();
-    if SHOWN.swap(seconds, Ordering::Relaxed) != seconds {
-        variables::set("time_uptime", seconds);
-        variables::set("ticks", uptime().as_millis() as u64);
-    }
-}
-
-extern "C" fn getmicrouptime(to: *mut u8) {
-    let now = uptime();
-    let words = [now.as_secs(), u64::from(now.subsec_micros())];
-    // SAFETY: the caller gives a `struct timeval`: two 64-bit words.
-    unsafe { foreign::store(to, words.map(u64::to_le_bytes).as_flattened()) };
-}
-
-extern "C" fn getnanouptime(to: *mut u8) {
-    let now = uptime();
-    let words = [now.as_secs(), u64::from(now.subsec_nanos())];
-    // SAFETY: the caller gives a `struct timespec`: two 64-bit words.
-    unsafe { foreign::store(to, words.map(u64::to_le_bytes).as_flattened()) };
-}
-
-extern "C" fn getbinuptime(to: *mut u8) {
-    let now = uptime();
-    let fraction = ((u128::from(now.subsec_nanos()) << 64) / 1_000_000_000) as u64;
-    // SAFETY: the caller gives a `struct bintime`: two 64-bit words.
-    unsafe { foreign::store(to, [now.as_secs(), fraction].map(u64::to_le_bytes).as_flattened()) };
-}
+pub(crate) const SYMBOLS: &[crate::symbols::Function] =
+    crate::symbols![arc4random, arc4random_buf, priv_check, priv_check_cred, module_register_init, __stack_chk_fail,];
 
 extern "C" fn arc4random() -> u32 {
     kernel().rng.word() as u32

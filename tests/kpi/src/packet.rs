@@ -137,6 +137,16 @@ pub enum DropCause {
     NoMemory,
 }
 
+/// A packet that came out of the IP layer when nobody had handed one in: a module sent it on its own, or it came up from
+/// a queue of netisr(9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A module called ip_output or ip6_output.
+    Sent(Output),
+    /// It came up.
+    Received(Input),
+}
+
 /// One entry of a VNET's routing table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {

@@ -183,7 +183,7 @@ impl Entry {
             let entry = Self { previous: thread.entry.replace(name), vnet: td.vnet(), ucred: td.ucred() };
             td.set_vnet(vnet);
             td.set_ucred(if ucred == 0 { kernel().vnet0_ucred() } else { ucred });
-            crate::misc::tick();
+            crate::clock::tick();
             entry
         })
     }

@@ -12,8 +12,9 @@ const WORDS: &[(&str, u64)] = &[
     ("net_epoch_preempt", crate::epoch::NET_EPOCH),
     ("osreldate", 0),
     ("time_uptime", 1),
-    ("ticks", 1000),
-    ("hz", 1000),
+    ("ticks", 0),
+    ("hz", crate::clock::HZ),
+    ("taskqueue_thread", crate::taskqueue::THREAD),
     ("mp_maxid", 0),
     ("mp_ncpus", 1),
     ("bootverbose", 0),
@@ -82,6 +83,16 @@ pub(crate) fn all() -> Vec<(&'static str, usize)> {
 pub(crate) fn set(name: &str, value: u64) {
     if let Some(&at) = table().get(name) {
         word(at, value);
+    }
+}
+
+/// Sets `time_uptime` and `ticks`.
+pub(crate) fn set_time(seconds: u64, ticks: u32) {
+    static AT: OnceLock<Option<(usize, usize)>> = OnceLock::new();
+    let place = || Some((*table().get("time_uptime")?, *table().get("ticks")?));
+    if let Some((uptime_at, ticks_at)) = *AT.get_or_init(place) {
+        word(uptime_at, seconds);
+        word(ticks_at, ticks.into());
     }
 }
 

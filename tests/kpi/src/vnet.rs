@@ -5,17 +5,18 @@
 
 use crate::call;
 use crate::complaint::complain;
+use crate::connections::{INFO, INFO_VNET, Pcbs};
 use crate::foreign::{self, eternal};
 use crate::kernel::kernel;
 use crate::layout::{IF_XNAME, IFNAMSIZ, Ifnet, Prison, Ucred, VnetC, VnetSysinit};
 use crate::memory::{self, PAGE};
-use crate::packet::Route;
+use crate::packet::{Event, Route};
 use crate::pfil::{Head, TYPES};
 use crate::thread;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 /// `VNET_MAGIC_N`.
 const MAGIC: u32 = 0x5e4a_6f28;
@@ -45,8 +46,15 @@ pub(crate) fn start() -> usize {
 }
 
 /// The kernel's own VNET variables: symbol and offset.
-pub(crate) const VARIABLES: [(&str, usize); 3] =
-    [("vnet_entry_inet_pfil_head", 0), ("vnet_entry_inet6_pfil_head", 8), ("vnet_entry_loif", 16)];
+pub(crate) const VARIABLES: [(&str, usize); 5] = [
+    ("vnet_entry_inet_pfil_head", 0),
+    ("vnet_entry_inet6_pfil_head", 8),
+    ("vnet_entry_loif", 16),
+    ("vnet_entry_tcbinfo", PCBINFOS[0]),
+    ("vnet_entry_udbinfo", PCBINFOS[1]),
+];
+/// Offsets of the lists of connections among them: TCP's and UDP's.
+const PCBINFOS: [usize; 2] = [64, 64 + INFO.next_multiple_of(64)];
 
 /// Constructors and destructors, and the initial values of module variables.
 #[derive(Debug, Default)]
@@ -87,6 +95,52 @@ pub(crate) struct VnetState {
     routes: RwLock<Vec<Route>>,
     forwarding: AtomicBool,
     gone: AtomicBool,
+    router: RwLock<Opaque<Option<Router>>>,
+    /// Connections.
+    pub(crate) pcbs: Pcbs,
+    /// What came out on its own.
+    pub(crate) events: Events,
+}
+
+/// Answers to which interface leads to an address.
+type Router = Arc<dyn Fn(IpAddr) -> Option<String> + Send + Sync>;
+/// Is told what came out on its own.
+type Listener = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// What has nothing to show.
+#[derive(Default)]
+struct Opaque<T>(T);
+
+impl<T> std::fmt::Debug for Opaque<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("...")
+    }
+}
+
+/// Packets that nobody waits for: sent by a module on its own, or come up from a queue.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    kept: Mutex<Vec<Event>>,
+    listener: Mutex<Opaque<Option<Listener>>>,
+}
+
+impl Events {
+    /// Tells the listener, or keeps the event until somebody asks.
+    pub(crate) fn tell(&self, event: Event) {
+        let listener = self.listener.lock().unwrap().0.clone();
+        match listener {
+            Some(listener) => listener(event),
+            None => self.kept.lock().unwrap().push(event),
+        }
+    }
+
+    pub(crate) fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut self.kept.lock().unwrap())
+    }
+
+    pub(crate) fn listen(&self, listener: Option<Listener>) {
+        self.listener.lock().unwrap().0 = listener;
+    }
 }
 
 // SAFETY: the handles are addresses of memory that lives for ever; fields that change while others read are written
@@ -126,11 +180,16 @@ impl VnetState {
             return ifnet;
         }
         let mut ifnets = self.ifnets.write().unwrap();
-        let index = u16::try_from(ifnets.len() + 1).unwrap_or(u16::MAX);
         *ifnets.entry(name.to_owned()).or_insert_with(|| {
             // SAFETY: eternal memory of that size.
             let ifnet = unsafe { Ifnet::new(eternal(Ifnet::SIZE).as_ptr()) }.unwrap_or_else(|| unreachable!());
-            ifnet.set_index(index);
+            let index = {
+                let mut all = kernel().interfaces.lock().unwrap();
+                all.push(ifnet.address());
+                all.len()
+            };
+            ifnet.set_index(u16::try_from(index).unwrap_or(u16::MAX));
+            ifnet.set_idxgen(index as u16 ^ 0x5a5a);
             ifnet.set_mtu(1500);
             ifnet.set_vnet(self.address());
             let bytes = &name.as_bytes()[..name.len().min(IFNAMSIZ - 1)];
@@ -175,6 +234,26 @@ impl VnetState {
             return Some(named.to_owned());
         }
         routes.iter().find(|route| within(destination, route)).map(|route| route.ifname.clone())
+    }
+
+    /// Lets a function say which interface leads to an address, instead of the routing table.
+    pub(crate) fn set_router(&self, router: Option<Router>) {
+        self.router.write().unwrap().0 = router;
+    }
+
+    /// The interface towards a destination, for a packet of this host; `named` (or, without a name, the first
+    /// interface) when there is neither router nor routing table.
+    pub(crate) fn egress(&self, destination: IpAddr, named: &str) -> Option<String> {
+        let router = self.router.read().unwrap().0.clone();
+        if let Some(router) = router.filter(|_| named.is_empty()) {
+            return router(destination);
+        }
+        self.route(destination, if named.is_empty() { "em0" } else { named })
+    }
+
+    /// Addresses of `V_tcbinfo` and `V_udbinfo`.
+    pub(crate) fn pcbinfos(&self) -> [usize; 2] {
+        PCBINFOS.map(|offset| self.data + offset)
     }
 
     fn own(&self, offset: usize, value: usize) {
@@ -255,10 +334,16 @@ pub(crate) fn create() -> &'static VnetState {
         routes: RwLock::default(),
         forwarding: AtomicBool::new(false),
         gone: AtomicBool::new(false),
+        router: RwLock::default(),
+        pcbs: Pcbs::default(),
+        events: Events::default(),
     }));
     vnet.own(0, std::ptr::from_ref(&vnet.heads[0]) as usize);
     vnet.own(8, std::ptr::from_ref(&vnet.heads[1]) as usize);
     vnet.own(16, vnet.ifnet("lo0").address());
+    for info in PCBINFOS {
+        vnet.own(info + INFO_VNET, vnet.address());
+    }
     let constructors = {
         let sysinits = kernel().sysinits.lock().unwrap();
         for (address, bytes) in &sysinits.initial {
@@ -289,11 +374,18 @@ pub(crate) fn destroy(vnet: &'static VnetState) {
     }
     // Readers that saw the hooks linked may still be inside.
     crate::epoch::wait();
+    let tasks = kernel().tasks.within(&(vnet.data..vnet.data + SIZE));
+    if !tasks.is_empty() {
+        complain!("the tasks {tasks:?} are left in a VNET that is gone");
+    }
     let locks = kernel().locks.within(&(vnet.data..vnet.data + SIZE));
     if !locks.is_empty() {
         complain!("the locks {locks:?} are left in a VNET that is gone");
     }
     kernel().vnets.write().unwrap().retain(|each| !std::ptr::eq(*each, vnet));
+    kernel().tasks.forget(&(vnet.data..vnet.data + SIZE), "vnet_destroy");
+    kernel().fragments.forget(vnet.address());
+    crate::connections::forget(vnet);
     memory::protect(vnet.data, SIZE, libc::PROT_NONE);
     vnet.c.set_magic(0xdead_beef);
     vnet.c.set_data_base(0);

@@ -19,14 +19,25 @@
 #include <sys/socket.h>
 #include <sys/sx.h>
 #include <sys/sysctl.h>
+#include <sys/taskqueue.h>
 #include <sys/ucred.h>
 #include <net/if.h>
 #include <net/if_var.h>
 #include <net/if_private.h>
 #include <net/pfil.h>
+#include <net/netisr.h>
+#include <net/route.h>
+#include <net/route/nhop.h>
 #include <net/vnet.h>
 #include <netinet/in.h>
 #include <netinet/in_pcb.h>
+#include <netinet/ip6.h>
+#include <netinet/ip_var.h>
+#include <netinet/tcp.h>
+#include <netinet/tcp_fsm.h>
+#include <netinet/tcp_timer.h>
+#include <netinet/tcp_var.h>
+#include <netinet6/ip6_var.h>
 
 #define	SIZE(r, c)		const unsigned long size_##r = sizeof(c);
 #define	FIELD(r, f, c, m)	const unsigned long field_##r##_##f = __builtin_offsetof(c, m);
@@ -83,7 +94,8 @@ FIELD(PfilLinkArgs, version, struct pfil_link_args, pa_version) FIELD(PfilLinkAr
 FIELD(PfilLinkArgs, head, struct pfil_link_args, pa_head) FIELD(PfilLinkArgs, hook, struct pfil_link_args, pa_hook)
 FIELD(PfilLinkArgs, rulname, struct pfil_link_args, pa_rulname)
 SIZE(Ifnet, struct ifnet)
-FIELD(Ifnet, index, struct ifnet, if_index) FIELD(Ifnet, flags, struct ifnet, if_flags)
+FIELD(Ifnet, index, struct ifnet, if_index) FIELD(Ifnet, idxgen, struct ifnet, if_idxgen)
+FIELD(Ifnet, flags, struct ifnet, if_flags)
 FIELD(Ifnet, mtu, struct ifnet, if_mtu) FIELD(Ifnet, hwassist, struct ifnet, if_hwassist)
 FIELD(Ifnet, vnet, struct ifnet, if_vnet) FIELD(Ifnet, xname, struct ifnet, if_xname)
 SIZE(Cdev, struct cdev)
@@ -134,12 +146,40 @@ FIELD(Tag, link, struct m_tag, m_tag_link) FIELD(Tag, id, struct m_tag, m_tag_id
 FIELD(Tag, cookie, struct m_tag, m_tag_cookie) FIELD(Tag, free, struct m_tag, m_tag_free)
 SIZE(MbArgs, struct mb_args)
 FIELD(MbArgs, flags, struct mb_args, flags) FIELD(MbArgs, mtype, struct mb_args, type)
+SIZE(Task, struct task)
+FIELD(Task, link, struct task, ta_link) FIELD(Task, pending, struct task, ta_pending)
+FIELD(Task, priority, struct task, ta_priority) FIELD(Task, flags, struct task, ta_flags)
+FIELD(Task, func, struct task, ta_func) FIELD(Task, context, struct task, ta_context)
+SIZE(TimeoutTask, struct timeout_task)
+FIELD(TimeoutTask, q, struct timeout_task, q) FIELD(TimeoutTask, t, struct timeout_task, t)
+FIELD(TimeoutTask, f, struct timeout_task, f)
+SIZE(Pcbinfo, struct inpcbinfo)
+FIELD(Pcbinfo, vnet, struct inpcbinfo, ipi_vnet)
+SIZE(Nhop, struct nhop_object)
+FIELD(Nhop, flags, struct nhop_object, nh_flags) FIELD(Nhop, mtu, struct nhop_object, nh_mtu)
+FIELD(Nhop, ifp, struct nhop_object, nh_ifp) FIELD(Nhop, aifp, struct nhop_object, nh_aifp)
+SIZE(Inpcb, struct inpcb)
+FIELD(Inpcb, lock, struct tcpcb, t_inpcb.inp_lock)
+FIELD(Inpcb, flags, struct tcpcb, t_inpcb.inp_flags) FIELD(Inpcb, ppcb, struct tcpcb, t_inpcb.inp_ppcb)
+FIELD(Inpcb, pcbinfo, struct tcpcb, t_inpcb.inp_pcbinfo) FIELD(Inpcb, vflag, struct tcpcb, t_inpcb.inp_vflag)
+FIELD(Inpcb, protocol, struct tcpcb, t_inpcb.inp_ip_p) FIELD(Inpcb, fport, struct tcpcb, t_inpcb.inp_inc.inc_fport)
+FIELD(Inpcb, lport, struct tcpcb, t_inpcb.inp_inc.inc_lport)
+FIELD(Inpcb, faddr, struct tcpcb, t_inpcb.inp_inc.inc6_faddr) FIELD(Inpcb, laddr, struct tcpcb, t_inpcb.inp_inc.inc6_laddr)
+FIELD(Inpcb, gencnt, struct tcpcb, t_inpcb.inp_gencnt) FIELD(Inpcb, fb, struct tcpcb, t_fb)
+FIELD(Inpcb, timers, struct tcpcb, t_timers)
+/* t_port and t_state lie in the word before. */
+const unsigned long field_Inpcb_port_state = __builtin_offsetof(struct tcpcb, t_flags) - 4;
+FIELD(Inpcb, rxtshift, struct tcpcb, t_rxtshift)
 
 /* The lock word follows the lock object, and the bit fields lie as assumed. */
 _Static_assert(__builtin_offsetof(struct mtx, mtx_lock) == sizeof(struct lock_object), "mtx");
 _Static_assert(__builtin_offsetof(struct sx, sx_lock) == sizeof(struct lock_object), "sx");
 _Static_assert(__builtin_offsetof(struct rwlock, rw_lock) == sizeof(struct lock_object), "rwlock");
 _Static_assert(sizeof(struct inpcb) <= 392, "inpcb");
+_Static_assert(sizeof(((struct tcpcb *)0)->t_timers) == 5 * sizeof(sbintime_t), "t_timers");
+_Static_assert(__builtin_offsetof(struct tcp_function_block, tfb_tcp_block_name) == 0, "tcp_function_block");
+_Static_assert(__builtin_offsetof(struct in_addr_4in6, ia46_addr4) == 12, "an IPv4 address lies at the end");
+const struct tcpcb state = { .t_state = 0x9 };
 const struct mbuf bits = {
 	.m_type = 0x12, .m_flags = 0x345678, .m_ext = { .ext_type = 0x9a, .ext_flags = 0xbcdef0 },
 };
@@ -158,3 +198,6 @@ VALUE(MOD_LOAD) VALUE(MOD_UNLOAD) VALUE(MOD_QUIESCE) VALUE(MDT_DEPEND) VALUE(MDT
 VALUE(D_VERSION) VALUE(MAKEDEV_NOWAIT) VALUE(MAKEDEV_CHECKNAME) VALUE(VNET_MAGIC_N)
 VALUE(MTX_RECURSE) VALUE(SX_RECURSE) VALUE(RM_RECURSE) VALUE(RM_SLEEPABLE) VALUE(RW_RECURSE) VALUE(LO_INITIALIZED)
 VALUE(CTLFLAG_WR) VALUE(CTLFLAG_TUN) VALUE(CTLFLAG_NOFETCH) VALUE(CTLFLAG_VNET) VALUE(CTLFLAG_PRISON) VALUE(CTLFLAG_DYN)
+VALUE(INPLOOKUP_WILDCARD) VALUE(INPLOOKUP_RLOCKPCB) VALUE(INPLOOKUP_WLOCKPCB) VALUE(INP_IPV4) VALUE(INP_IPV6)
+VALUE(TT_REXMT) VALUE(TT_PERSIST) VALUE(TCP_MAXRXTSHIFT) VALUE(TCPS_TIME_WAIT) VALUE(TASK_NETWORK)
+VALUE(NETISR_IP) VALUE(NETISR_IPV6) VALUE(IPPROTO_DONE) VALUE(IP_FORWARDING) VALUE(IP_RAWOUTPUT) VALUE(IPV6_MMTU)

@@ -49,5 +49,7 @@ fn agrees_with_the_compiler() {
     let bits = constants.remove("bits").expect("bits");
     assert_eq!(bits[28..32], 0x3456_7812_u32.to_le_bytes(), "m_type and m_flags");
     assert_eq!(bits[108..112], 0xbcde_f09a_u32.to_le_bytes(), "ext_type and ext_flags");
+    let state = constants.remove("state").expect("state");
+    assert_eq!(state[612..616], 0x0009_0000_u32.to_le_bytes(), "t_port and t_state");
     assert!(constants.is_empty(), "not looked at: {:?}", constants.keys());
 }

@@ -133,10 +133,10 @@ fn fragments_are_never_half_translated() {
         let (machine, flows) = machine(seed);
         let vnet = machine.vnet0();
         let cuttable = |packet: Vec<u8>| if packet[0] >> 4 == 4 { without_df(packet) } else { packet };
-        vnet.set_mtu("small0", 576);
+        vnet.set_mtu("small0", 1280);
         for (stack, wire) in &flows {
             // Sent whole, cut behind the hook: every piece has the wire side.
-            let bytes = cuttable(packet(stack, Way::Sent, &payload(1500), false));
+            let bytes = cuttable(packet(stack, Way::Sent, &payload(3000), false));
             let Output::Send(out) = vnet.ip_output(&bytes, &Tx::new("small0")) else { panic!("not sent") };
             assert!(out.packets.len() > 2);
             let address = if stack.version == 4 { 12..20 } else { 8..40 };
@@ -144,12 +144,12 @@ fn fragments_are_never_half_translated() {
             let (first, later) = out.packets.split_first().expect("fragments");
             assert!(later.iter().chain([first]).all(|piece| piece[address.clone()] == whole[address.clone()]));
             // Received in pieces: the first one names the ports, so it is known to be of a moved flow.
-            let bytes = cuttable(packet(wire, Way::Received, &payload(1500), false));
+            let bytes = cuttable(packet(wire, Way::Received, &payload(3000), false));
             let other = flow(stack.version == 6, stack.protocol, 9999).0;
             let pieces = {
                 // Cut by a stack without the binding.
                 let plain = machine.vnet_create();
-                plain.set_mtu("small0", 576);
+                plain.set_mtu("small0", 1280);
                 let Output::Send(out) = plain.ip_output(&bytes, &Tx::new("small0")) else { panic!("not sent") };
                 out.packets
             };

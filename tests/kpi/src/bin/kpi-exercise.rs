@@ -2,7 +2,8 @@
 //!
 //! The values are loader tunables. Ends with status 0 when there was nothing to complain about.
 
-use mobconn_kpi::{Machine, Options, Rx, Split, Tx, Vnet};
+use mobconn_kpi::{Connection, Machine, Options, Rx, Split, Tx, Vnet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,7 +35,17 @@ fn packet(v6: bool, length: usize) -> Vec<u8> {
     out
 }
 
+/// A connection each of TCP (also with nothing outstanding, and with its last retransmission sent) and UDP.
+fn connections() -> Vec<Connection> {
+    let make = |protocol, port| {
+        let side = |host, port| SocketAddr::from(([192, 0, 2, host], port));
+        Connection::new(protocol, side(2, port), side(1, 5000))
+    };
+    vec![make(6, 80).outstanding(2), make(6, 81), make(6, 82).outstanding(12), make(17, 80)]
+}
+
 fn exercise(machine: &Machine, vnet: &Vnet) {
+    vnet.set_connections(&connections());
     vnet.set_local(&["192.0.2.2".parse().unwrap(), "2001:db8::2".parse().unwrap()]);
     for split in [Split::Whole, Split::Arbitrary] {
         machine.set_split(split);

@@ -8,8 +8,9 @@ use crate::complaint::complain;
 use crate::kernel::kernel;
 use crate::layout::MCLBYTES;
 use crate::mbuf::{self, M, csum, flag};
+use crate::netisr;
 use crate::options::Split;
-use crate::packet::{Delivered, DropCause, Input, Output, Rx, RxChecksum};
+use crate::packet::{Delivered, DropCause, Event, Input, Output, Rx, RxChecksum};
 use crate::pfil;
 use crate::thread::Entry;
 use crate::vnet::VnetState;
@@ -75,6 +76,57 @@ pub(crate) fn receive(vnet: &'static VnetState, packet: &[u8], rx: &Rx<'_>) -> I
     drop(passage);
     drop(entry);
     input
+}
+
+/// A packet from the queue of netisr(9), in that thread. What becomes of it is an event of its VNET.
+pub(crate) fn come_up(v6: bool, m: usize) {
+    let who = "netisr";
+    let passage = Passage::new();
+    let m = M::at(m, who).unwrap_or_else(|| complain!("a null mbuf in the queue"));
+    let restored = netisr::restore(m, who).and_then(|ifnet| crate::vnet::at(ifnet.vnet()));
+    let Some(vnet) = restored else {
+        // The interface, or its whole stack, went while the packet waited.
+        mbuf::freem(Some(m), who);
+        return drop(passage);
+    };
+    let entry =
+        Entry::new(if v6 { "ip6_input of a queued packet" } else { "ip_input of a queued packet" }, vnet.address(), 0);
+    let input = if m.has(flag::FASTFWD_OURS) {
+        local(m)
+    } else {
+        match header_of(m).filter(|header| header.v6 == v6 && header.total <= m.total()) {
+            Some(header) => {
+                if header.total < m.total() {
+                    mbuf::adj(m, header.total as i32 - m.total() as i32);
+                }
+                check_header(m, &header).unwrap_or_else(|| filter(vnet, m, &header))
+            }
+            None => {
+                mbuf::freem(Some(m), who);
+                Input::Dropped(DropCause::Malformed)
+            }
+        }
+    };
+    drop(passage);
+    drop(entry);
+    vnet.events.tell(Event::Received(input));
+}
+
+/// What the IP layer refuses in a packet that no interface has looked at.
+fn check_header(m: M, header: &Header) -> Option<Input> {
+    let mut front = [0; 60];
+    let front = &mut front[..header.length];
+    if m.length() < front.len() {
+        mbuf::freem(Some(m), "ip_input");
+        return Some(Input::Dropped(DropCause::Malformed));
+    }
+    m.read(0, front);
+    let checked = header.v6 || m.csum_flags() & csum::IP_CHECKED != 0;
+    if !checked && checksum::sum(front, 0) != 0xffff {
+        mbuf::freem(Some(m), "ip_input");
+        return Some(Input::Dropped(DropCause::Malformed));
+    }
+    None
 }
 
 fn filter(vnet: &'static VnetState, m: M, header: &Header) -> Input {

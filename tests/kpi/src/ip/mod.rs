@@ -6,10 +6,13 @@ mod cut;
 mod header;
 mod input;
 mod output;
+mod reassembly;
 
-pub(crate) use input::receive;
-pub(crate) use output::{SYMBOLS, send};
+pub(crate) use input::{come_up, receive};
+pub(crate) use output::{FACTS as OUTPUT_FACTS, SYMBOLS, send};
+pub(crate) use reassembly::{FACTS, Fragments, SYMBOLS as REASSEMBLY_SYMBOLS};
 
+use crate::kernel::kernel;
 use crate::mbuf::M;
 use header::Header;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +23,11 @@ static IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
 /// Packets that callers have inside the IP layer now.
 pub(crate) fn in_flight() -> usize {
     IN_FLIGHT.load(Ordering::Acquire)
+}
+
+/// Drops incomplete packets that have waited too long.
+pub(crate) fn expire_fragments() {
+    kernel().fragments.expire();
 }
 
 /// Counts a packet while it is inside, and keeps the thread in the network epoch.

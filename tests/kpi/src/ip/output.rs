@@ -5,33 +5,40 @@ use super::cut::{fragment, segment};
 use super::header::Header;
 use super::{Passage, header_of};
 use crate::complaint::complain;
+use crate::connections::INPCB;
 use crate::errno::Errno;
 use crate::foreign::eternal;
 use crate::kernel::kernel;
+use crate::lock;
 use crate::mbuf::{self, M, csum, flag};
-use crate::packet::{Output, Sent, Tx};
+use crate::packet::{Event, Output, Sent, Tx};
 use crate::pfil;
-use crate::thread::Entry;
+use crate::thread::{self, Entry};
 use crate::vnet::VnetState;
 use std::cell::RefCell;
 use std::sync::OnceLock;
 
 pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![ip_output, ip6_output];
 
-/// The header of a packet that is complete: `IP_RAWOUTPUT`.
+/// `IP_FORWARDING` and `IP_RAWOUTPUT`: the header is complete.
+const FORWARDING: i32 = 1;
 const RAWOUTPUT: i32 = 2;
+/// `IPV6_MMTU`: below it nothing is fragmented.
+const IPV6_MMTU: usize = 1280;
+
+/// Constants of FreeBSD's headers, by name.
+pub(crate) const FACTS: &[(&str, u32)] =
+    &[("IP_FORWARDING", FORWARDING as u32), ("IP_RAWOUTPUT", RAWOUTPUT as u32), ("IPV6_MMTU", IPV6_MMTU as u32)];
 
 thread_local! {
     /// Interface names that packets on their way out were sent by, innermost last.
     static NAMED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-    /// What became of a packet that a hook sent by itself.
-    static SENT_BY_HOOK: RefCell<Option<Output>> = const { RefCell::new(None) };
+    /// What became of packets that output hooks sent by themselves.
+    static SENT_BY_HOOK: RefCell<Vec<Output>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Rounds of hooks and route look-ups after which a packet is going round in circles.
 const ROUNDS: u32 = 8;
-/// Size of `struct inpcb`.
-const INPCB: usize = 392;
 
 /// What hooks are given as the socket's inpcb: nothing but zeros.
 fn inpcb() -> usize {
@@ -79,10 +86,17 @@ pub(crate) fn send(vnet: &'static VnetState, packet: &[u8], tx: &Tx<'_>) -> Outp
         m.set_csum_flags(flags | if header.v6 { csum::IP6_TSO } else { csum::IP_TSO });
         m.set_tso_segsz(size);
     }
-    let output = route(vnet, m, tx.ifname, if tx.socket { inpcb() } else { 0 }, &header);
+    let output = if tx.socket {
+        lock::with_inpcb(header.protocol == 6, || route(vnet, m, tx.ifname, inpcb(), &header))
+    } else {
+        route(vnet, m, tx.ifname, 0, &header)
+    };
     built.settle();
     drop(passage);
     drop(entry);
+    for sent in SENT_BY_HOOK.take() {
+        vnet.events.tell(Event::Sent(sent));
+    }
     output
 }
 
@@ -94,22 +108,26 @@ fn nested(who: &'static str, v6: bool, m: usize, unsupported: bool) -> i32 {
     }
     let Some(vnet) = crate::vnet::current() else { complain!("{who}: curvnet is not set") };
     let Some(header) = header_of(m).filter(|header| header.v6 == v6) else { complain!("{who} of another packet") };
-    let Some(named) = NAMED.with_borrow(|named| named.last().cloned()) else {
-        complain!("{who} outside an output hook, which is not emulated")
-    };
-    let output = route(vnet, m, &named, 0, &header);
+    if !thread::current(|thread| thread.in_epoch()) {
+        complain!("{who} outside the network epoch");
+    }
+    mbuf::verify(m, header.length, who);
+    let named = NAMED.with_borrow(|named| named.last().cloned());
+    let output = route(vnet, m, named.as_deref().unwrap_or(""), 0, &header);
     let error = match &output {
         Output::Dropped(error) => error.0,
         _ => 0,
     };
-    if SENT_BY_HOOK.replace(Some(output)).is_some() {
-        complain!("a hook sends two packets for one");
+    if named.is_some() {
+        SENT_BY_HOOK.with_borrow_mut(|sent| sent.push(output));
+    } else {
+        vnet.events.tell(Event::Sent(output));
     }
     error
 }
 
 extern "C" fn ip_output(m: usize, opt: usize, ro: usize, flags: i32, imo: usize, inp: usize) -> i32 {
-    if flags != RAWOUTPUT {
+    if flags & (RAWOUTPUT | FORWARDING) == 0 || flags & !(RAWOUTPUT | FORWARDING) != 0 {
         complain!("ip_output with flags {flags:#x}: it would write the header anew");
     }
     nested("ip_output", false, m, opt | ro | imo | inp != 0)
@@ -136,7 +154,7 @@ fn hooks(vnet: &'static VnetState, mut m: M, named: &str, inp: usize, first: &He
     let mut ifname = named.to_owned();
     let mut passes = 0;
     loop {
-        let Some(found) = vnet.route(destination, if ifname.is_empty() { named } else { &ifname }) else {
+        let Some(found) = vnet.egress(destination, if ifname.is_empty() { named } else { &ifname }) else {
             mbuf::freem(Some(m), "ip_output");
             return Output::Dropped(Errno::EHOSTUNREACH);
         };
@@ -194,7 +212,8 @@ fn hooks(vnet: &'static VnetState, mut m: M, named: &str, inp: usize, first: &He
 
 /// A hook took the packet, and may have sent it by itself.
 fn consumed(passes: u32) -> Output {
-    match SENT_BY_HOOK.take() {
+    // What was given comes last, behind what had waited before it.
+    match SENT_BY_HOOK.with_borrow_mut(Vec::pop) {
         Some(Output::Send(sent)) => {
             Output::Send(Sent { destination_changed: true, passes: sent.passes + passes, ..sent })
         }
@@ -243,7 +262,7 @@ pub(super) fn leave(vnet: &'static VnetState, m: M, ifname: String, destination_
         }
         if bytes.len() <= mtu {
             vec![bytes]
-        } else if header.dont_fragment {
+        } else if header.dont_fragment || header.v6 && mtu < IPV6_MMTU {
             return Output::Dropped(Errno::EMSGSIZE);
         } else {
             fragment(&bytes, &header, mtu)

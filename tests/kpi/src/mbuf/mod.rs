@@ -12,6 +12,7 @@ mod verify;
 
 pub(crate) use build::build;
 pub(crate) use entry::SYMBOLS;
+pub(crate) use ops::{adj, cat, copyup, demote};
 pub(crate) use uma::SYMBOLS as UMA_SYMBOLS;
 pub(crate) use uma::{MbArgs, data as zone_data};
 pub(crate) use verify::{gather, verify};
@@ -213,6 +214,11 @@ impl M {
         assert!(at >= start && at + from.len() <= start + size, "write outside an mbuf");
         // SAFETY: checked to lie inside live memory of the mbuf.
         unsafe { foreign::store(at as *mut u8, from) }
+    }
+
+    /// The mbuf that has the count of references to the storage: this one, unless it shares somebody else's.
+    pub(crate) fn owner(self) -> usize {
+        if self.has(flag::EXT) { self.references().as_ptr() as usize - 96 } else { self.address() }
     }
 
     /// The count of references to the external storage.

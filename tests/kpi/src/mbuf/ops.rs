@@ -184,7 +184,7 @@ pub(crate) fn adj(m: M, by: i32) {
 }
 
 /// m_cat(9): appends `n` to `m`, copying it when it fits.
-pub(super) fn cat(m: M, n: M) {
+pub(crate) fn cat(m: M, n: M) {
     let mut last = m.last();
     let mut next = Some(n);
     while let Some(n) = next {
@@ -200,6 +200,15 @@ pub(super) fn cat(m: M, n: M) {
         last.set_length(last.length() + bytes.len());
         next = free(n, "m_cat");
     }
+}
+
+/// Makes a packet's first mbuf an ordinary one: m_demote_pkthdr.
+pub(crate) fn demote(m: M) {
+    crate::tags::delete_chain(m);
+    let header = m.as_ptr().wrapping_add(32);
+    // SAFETY: the packet header of a live mbuf: 64 bytes from offset 32; its data lie behind it or elsewhere.
+    unsafe { std::ptr::write_bytes(header, 0, 64) };
+    m.clear_flags(flag::PKTHDR);
 }
 
 /// m_prepend(9): makes room for `len` bytes in a new mbuf in front.
