@@ -83,6 +83,9 @@ pub enum Command {
         #[arg(short, long, value_name = "PATH")]
         output: Option<PathBuf>,
     },
+    /// The name of this host in the DNS.
+    #[command(subcommand)]
+    Ddns(crate::ddns::command::Command),
     /// Check the configuration and the key files.
     Check,
     /// Show the versions of mobctl and of the module.

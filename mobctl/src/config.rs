@@ -1,5 +1,6 @@
 //! The configuration file, see mobctl.conf(5).
 
+use crate::ddns;
 use crate::exit::{Exit, Failure};
 use mobconn_dprp::{GROUP_KEYS_MAX, NAME_MAX, PORT, Prefix, PublicKey};
 use serde::Deserialize;
@@ -44,6 +45,8 @@ pub struct Config {
     pub grace: u32,
     /// Seconds after which an idle UDP binding is removed; 0: never.
     pub udp_idle: u32,
+    /// How this host's name in the DNS is kept, if it is.
+    pub ddns: Option<ddns::Config>,
 }
 
 impl Default for Config {
@@ -61,6 +64,7 @@ impl Default for Config {
             log_level: log::LevelFilter::Info,
             grace: 60,
             udp_idle: 300,
+            ddns: None,
         }
     }
 }
@@ -96,6 +100,7 @@ struct Raw {
     log_level: Option<Spanned<String>>,
     grace: Option<Spanned<i64>>,
     udp_idle: Option<Spanned<i64>>,
+    ddns: Option<Spanned<ddns::config::Raw>>,
 }
 
 #[derive(Deserialize)]
@@ -148,7 +153,7 @@ fn line(text: &str, at: &Range<usize>) -> usize {
     text.bytes().take(at.start).filter(|&byte| byte == b'\n').count() + 1
 }
 
-struct Check<'a> {
+pub(crate) struct Check<'a> {
     text: &'a str,
     faults: Vec<Fault>,
 }
@@ -156,6 +161,7 @@ struct Check<'a> {
 impl Check<'_> {
     fn all(&mut self, raw: Raw) -> Config {
         let defaults = Config::default();
+        let name = raw.name.and_then(|name| self.name(&name)).unwrap_or_default();
         let config = Config {
             mobile: raw.mobile.unwrap_or_default(),
             peers: raw.peers.as_ref().map(|list| self.prefixes(list.get_ref())).unwrap_or_default(),
@@ -173,7 +179,8 @@ impl Check<'_> {
             port: raw.port.and_then(|port| self.number(&port, "port", 1, u16::MAX)).unwrap_or(defaults.port),
             listen: raw.listen.map_or(defaults.listen, |list| self.addresses(&list)),
             pins: raw.pins.unwrap_or_default().iter().filter_map(|pin| self.pin(pin)).collect(),
-            name: raw.name.and_then(|name| self.name(&name)).unwrap_or_default(),
+            ddns: raw.ddns.and_then(|table| ddns::config::check(self, table, &name)),
+            name,
             log_level: raw.log_level.and_then(|level| self.level(&level)).unwrap_or(defaults.log_level),
             grace: raw.grace.and_then(|grace| self.number(&grace, "grace", 1, 86_400)).unwrap_or(defaults.grace),
             udp_idle: raw
@@ -188,11 +195,11 @@ impl Check<'_> {
         config
     }
 
-    fn fault(&mut self, at: &Range<usize>, message: impl Into<String>) {
+    pub(crate) fn fault(&mut self, at: &Range<usize>, message: impl Into<String>) {
         self.faults.push(Fault { line: line(self.text, at), message: message.into() });
     }
 
-    fn number<T: TryFrom<i64> + fmt::Display + Copy>(
+    pub(crate) fn number<T: TryFrom<i64> + fmt::Display + Copy>(
         &mut self,
         value: &Spanned<i64>,
         what: &str,
@@ -210,7 +217,7 @@ impl Check<'_> {
         None
     }
 
-    fn prefixes(&mut self, list: &[Spanned<String>]) -> Vec<Prefix> {
+    pub(crate) fn prefixes(&mut self, list: &[Spanned<String>]) -> Vec<Prefix> {
         let mut prefixes = Vec::new();
         for item in list {
             match item.get_ref().parse() {
@@ -227,7 +234,7 @@ impl Check<'_> {
         prefixes
     }
 
-    fn path(&mut self, at: &Range<usize>, path: &str) -> Option<PathBuf> {
+    pub(crate) fn path(&mut self, at: &Range<usize>, path: &str) -> Option<PathBuf> {
         if path.starts_with('/') {
             return Some(path.into());
         }
@@ -291,7 +298,7 @@ impl Check<'_> {
             .ok()
     }
 
-    fn name(&mut self, item: &Spanned<String>) -> Option<String> {
+    pub(crate) fn name(&mut self, item: &Spanned<String>) -> Option<String> {
         let name = item.get_ref();
         let label = |label: &str| {
             (1..=63).contains(&label.len())
@@ -340,11 +347,13 @@ mod tests {
         let uncommented: String = sample
             .lines()
             .map(|line| {
-                line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase())).unwrap_or(line)
+                line.strip_prefix('#')
+                    .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['))
+                    .unwrap_or(line)
             })
             .fold(String::new(), |text, line| text + line + "\n");
         let config = Config::parse(&uncommented).unwrap();
-        assert!(config.mobile && !config.peers.is_empty() && !config.pins.is_empty());
+        assert!(config.mobile && !config.peers.is_empty() && !config.pins.is_empty() && config.ddns.is_some());
     }
 
     #[test]

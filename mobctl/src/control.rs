@@ -99,6 +99,9 @@ pub struct Status {
     pub moves: Vec<PastMove>,
     /// What became of datagrams, by name.
     pub datagrams: BTreeMap<String, u64>,
+    /// How this host's name in the DNS is, if the daemon keeps it.
+    #[serde(default)]
+    pub ddns: Option<crate::ddns::keeper::Report>,
 }
 
 /// A host with which something is wrong.

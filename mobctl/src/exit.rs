@@ -12,6 +12,8 @@ pub enum Exit {
     Data = 65,
     /// A file or a flow that was named does not exist.
     NoInput = 66,
+    /// No name server is found for a name.
+    NoHost = 68,
     /// The module, the daemon or a peer does not answer, or refuses.
     Unavailable = 69,
     /// A fault of mobctl itself.
@@ -40,6 +42,7 @@ impl Exit {
             Self::Usage,
             Self::Data,
             Self::NoInput,
+            Self::NoHost,
             Self::Unavailable,
             Self::Software,
             Self::System,

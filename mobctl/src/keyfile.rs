@@ -59,15 +59,31 @@ pub fn read_group(path: &Path) -> Result<GroupKey, Failure> {
 const LENGTH_MAX: u64 = 4096;
 
 fn read(path: &Path, kind: Kind) -> Result<Zeroizing<[u8; KEY_LENGTH]>, Failure> {
+    let text = read_secret(path, |_| match kind {
+        Kind::Host => format!("Make one: {}", kind.command()),
+        Kind::Group => {
+            format!("Copy it from another host of the group, or for a new group make one: {}", kind.command())
+        }
+    })?;
+    parse(&text, kind).map_err(|what| {
+        Failure::new(Exit::Config, format!("{}: {what}", path.display())).advise(format!(
+            "A key file has one line, \"{} \" and 64 hexadecimal digits; make one: {}",
+            kind.label(),
+            kind.command()
+        ))
+    })
+}
+
+/// What is in the file at `path`, which must belong to root or to who runs mobctl, and which nobody else may read or
+/// write. `missing` says what to do when there is no such file.
+///
+/// # Errors
+/// A [`Failure`] that says what to do.
+pub fn read_secret(path: &Path, missing: impl FnOnce(&Path) -> String) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let shown = path.display();
     let file = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            Failure::new(Exit::Config, format!("{shown}: no such key file")).advise(match kind {
-                Kind::Host => format!("Make one: {}", kind.command()),
-                Kind::Group => {
-                    format!("Copy it from another host of the group, or for a new group make one: {}", kind.command())
-                }
-            })
+            Failure::new(Exit::Config, format!("{shown}: no such key file")).advise(missing(path))
         }
         io::ErrorKind::PermissionDenied => {
             Failure::new(Exit::NoPermission, format!("{shown}: permission denied")).advise("Run mobctl as root")
@@ -95,13 +111,10 @@ fn read(path: &Path, kind: Kind) -> Result<Zeroizing<[u8; KEY_LENGTH]>, Failure>
     }
     let mut text = Zeroizing::new(Vec::with_capacity(LENGTH_MAX as usize + 1));
     (&file).take(LENGTH_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
-    parse(&text, kind).map_err(|what| {
-        Failure::new(Exit::Config, format!("{shown}: {what}")).advise(format!(
-            "A key file has one line, \"{} \" and 64 hexadecimal digits; make one: {}",
-            kind.label(),
-            kind.command()
-        ))
-    })
+    if text.len() as u64 > LENGTH_MAX {
+        return Err(Failure::new(Exit::Config, format!("{shown}: too long for a key file")));
+    }
+    Ok(text)
 }
 
 /// The key in the text of a key file. Lines that begin with # and empty lines are comments.

@@ -10,7 +10,7 @@ use crate::keyfile::{self, Kind};
 use crate::settings::Settings;
 use crate::show::{self, Shown};
 use crate::tuple::{self, Transport};
-use crate::{daemon, system};
+use crate::{daemon, ddns, system};
 use mobconn_abi::{ABI_VERSION, Tuple};
 use mobconn_dprp::{GroupKey, HostKey};
 use rand_chacha::ChaCha20Rng;
@@ -49,6 +49,7 @@ pub fn run(cli: Cli) -> Result<Option<Exit>, Failure> {
         Command::Flow(flow) => (flow_by_hand(&common, flow)?, None),
         Command::Stats { zero } => (show::stats(&Device::open(&common.device)?.stats(zero)?), None),
         Command::Keygen { what, output } => (keygen(&common, what, output)?, None),
+        Command::Ddns(command) => ddns(&common, &command)?,
         Command::Check => (check(&common)?, None),
         Command::Version => (version(&common), None),
     };
@@ -76,6 +77,13 @@ fn status(common: &Common) -> (Shown, Option<Exit>) {
     let module = module.map_err(|failure| failure.to_string().replace('\n', ". "));
     let daemon = daemon.map_err(|failure| failure.to_string().replace('\n', ". "));
     (show::status(module.as_ref().map_err(String::as_str), daemon.as_ref().map_err(String::as_str)), exit)
+}
+
+fn ddns(common: &Common, command: &ddns::command::Command) -> Result<(Shown, Option<Exit>), Failure> {
+    ddns::command::run(command, &common.config, || match control::ask(&common.control, &Request::Status, PATIENCE) {
+        Ok(Response::Status(status)) => status.ddns,
+        _ => None,
+    })
 }
 
 fn flows(common: &Common) -> Result<Shown, Failure> {

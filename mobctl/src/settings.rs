@@ -1,6 +1,7 @@
 //! The configuration together with the keys that it names.
 
 use crate::config::Config;
+use crate::ddns;
 use crate::exit::Failure;
 use crate::keyfile;
 use mobconn_dprp as dprp;
@@ -13,6 +14,8 @@ pub struct Settings {
     pub config: Config,
     /// The same as the protocol wants it, with the keys.
     pub protocol: dprp::Config,
+    /// How this host's name is kept, if it is.
+    pub ddns: Option<ddns::Target>,
 }
 
 impl Settings {
@@ -37,7 +40,8 @@ impl Settings {
             timers: dprp::Timers::default(),
             limits: dprp::Limits::default(),
         };
-        Ok(Self { config, protocol })
+        let ddns = config.ddns.clone().map(|ddns| ddns::Target::new(ddns, &protocol.host_key.public())).transpose()?;
+        Ok(Self { config, protocol, ddns })
     }
 
     /// Whether the protocol need not begin anew to follow `new`.
@@ -51,6 +55,7 @@ impl Settings {
             log_level: log::LevelFilter::Off,
             grace: 0,
             udp_idle: 0,
+            ddns: None,
             ..config.clone()
         };
         rest(&self.config) == rest(&new.config)

@@ -193,6 +193,9 @@ pub fn status(module: Result<&Info, &str>, daemon: Result<&Status, &str>) -> Sho
                 );
             }
             line("peers", format!("{}, {} moves in progress", status.peers, status.moving));
+            if let Some(report) = &status.ddns {
+                line("name", crate::ddns::command::summary(report));
+            }
             if let Some(last) = status.moves.last() {
                 let address = |address: Option<std::net::IpAddr>| address.map_or_else(|| "?".into(), |a| a.to_string());
                 line(

@@ -9,6 +9,7 @@ mod clock;
 mod host;
 mod logger;
 mod moves;
+mod names;
 pub mod pidfile;
 mod server;
 mod udp;
@@ -21,6 +22,7 @@ use clock::{Clock, poll_millis};
 use host::KernelHost;
 use mobconn_dprp::{Endpoint, Event, Instant, News, PublicKey};
 use moves::Watch;
+use names::Names;
 use nix::net::if_::InterfaceFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pidfile::Pidfile;
@@ -144,6 +146,7 @@ struct Daemon {
     server: Server,
     chronicle: Chronicle,
     watches: Vec<Watch>,
+    names: Names,
     eligible: usize,
     movable: usize,
     listing_due: Instant,
@@ -168,6 +171,7 @@ impl Daemon {
             server,
             chronicle: Chronicle::default(),
             watches: Vec::new(),
+            names: Names::default(),
             eligible: 0,
             movable: 0,
             listing_due: clock.now(),
@@ -194,6 +198,7 @@ impl Daemon {
     }
 
     fn run(&mut self, signals: &Signals) -> Result<(), Failure> {
+        self.names.follow(self.settings.ddns.clone());
         while !self.stopping {
             let ready = self.wait(signals)?;
             if caught(&signals.stop) {
@@ -214,6 +219,8 @@ impl Daemon {
             self.answer_watches();
         }
         self.server.drain();
+        // Callers should find nobody rather than a stranger.
+        self.names.stop();
         Ok(())
     }
 
@@ -271,6 +278,7 @@ impl Daemon {
         let now = self.clock.now();
         if self.listing_due <= now {
             self.listing_due = now.after(LISTING);
+            self.names.look();
             if self.settings.config.mobile || self.endpoint.peers().next().is_some() {
                 self.list_connections();
                 self.flush(false);
@@ -373,6 +381,8 @@ impl Daemon {
             return Err(Failure::new(Exit::Data, format!("{new} is no address of this host"))
                 .advise("Configure it on an interface first (ifconfig), with a route to the peers"));
         }
+        // Before anything else: callers are led to the new address, and to nobody's if the old one is another's by now.
+        self.names.moved(old, new);
         // An interface that is not running has lost its link.
         let old_usable = addresses(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)?.contains(&old);
         // So that also flows that began a moment ago take part.
@@ -411,6 +421,7 @@ impl Daemon {
         self.host.exclude(&new.config.exclude_ports);
         log::set_max_level(new.config.log_level);
         self.settings = new;
+        self.names.follow(self.settings.ddns.clone());
         log::info!("read {} again", self.config_path.display());
         self.resume();
         Ok(())
@@ -477,6 +488,7 @@ impl Daemon {
             moving,
             trouble: self.chronicle.troubles(now),
             moves: self.chronicle.moves(now),
+            ddns: self.names.report(),
             datagrams: [
                 ("received", counters.received),
                 ("sent", counters.sent),
