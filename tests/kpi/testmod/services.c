@@ -215,6 +215,7 @@ static int
 control(struct cdev *dev, u_long command, caddr_t data, int fflag, struct thread *td)
 {
 	struct request *r = (struct request *)data;
+	struct mbuf *m;
 	u_int pending = 0;
 	int error = 0;
 
@@ -262,6 +263,9 @@ control(struct cdev *dev, u_long command, caddr_t data, int fflag, struct thread
 		r->ticks = ticks;
 		r->runs = time_uptime;
 		r->pending = hz;
+		m = m_get2(r->argument, M_NOWAIT, MT_DATA, M_PKTHDR);
+		r->result = M_TRAILINGSPACE(m);
+		m_freem(m);
 		break;
 	case LOOKUP:
 		error = look(r);

@@ -386,6 +386,14 @@ fn packets_are_held_and_sent_later() {
 }
 
 #[test]
+fn mbufs_have_the_room_that_is_asked_for() {
+    let machine = loaded(Options::default());
+    for (wanted, room) in [(1, 160), (160, 160), (161, 2048), (2048, 2048)] {
+        assert_eq!(tell(&machine.vnet0(), What::Peek, wanted).result, room);
+    }
+}
+
+#[test]
 fn routes_and_local_addresses() {
     let machine = loaded(Options::default());
     let vnet = machine.vnet0();

@@ -92,7 +92,7 @@ fn bytes(stream: &mut impl Read, length: usize) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{Input, Output};
+    use crate::kernel::{Input, Output, Place};
     use std::net::IpAddr;
 
     /// Adds one to every byte of the argument and of the memory; errno is the command.
@@ -105,7 +105,9 @@ mod tests {
         fn input(&self, _: &[u8], _: &str) -> Input {
             Input::Nothing
         }
+        fn join(&self, _: Place) {}
         fn set_local(&self, _: &[IpAddr]) {}
+        fn set_mtu(&self, _: &str, _: u32) {}
         fn ioctl(
             &self,
             _: u32,

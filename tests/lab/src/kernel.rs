@@ -1,6 +1,10 @@
 //! What stands between a host's IP layer and its cables.
 
+use crate::diag::Diag;
+use crate::resume::Sink;
+use crate::route::Routes;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use mobconn_kpi::Region;
 
@@ -16,6 +20,8 @@ pub enum Output {
     },
     /// It is for this host.
     Loop(Vec<u8>),
+    /// It does not leave, because it is longer than this and must not be cut.
+    TooBig(u16),
     /// It does not leave.
     Nothing,
 }
@@ -29,14 +35,31 @@ pub enum Input {
     Nothing,
 }
 
+/// Where a host is: what its kernel asks there.
+#[derive(Debug)]
+pub struct Place {
+    /// Its connections.
+    pub connections: Arc<Diag>,
+    /// Its routing table.
+    pub routes: Routes,
+    /// Its interfaces: index and name.
+    pub interfaces: Vec<(u32, String)>,
+    /// Where to put what the kernel does on its own.
+    pub sink: Sink,
+}
+
 /// The packet path and the device of one host.
 pub trait Kernel: Send + Sync {
     /// `ip_output`, `ip6_output`: `packet` is what the host sends.
     fn output(&self, packet: &[u8], interface: &str) -> Output;
     /// `ip_input`, `ip6_input`: `packet` is what came over the cable.
     fn input(&self, packet: &[u8], interface: &str) -> Input;
+    /// The host is there.
+    fn join(&self, place: Place);
     /// The host's addresses are now these.
     fn set_local(&self, addresses: &[IpAddr]);
+    /// An interface takes packets of so many bytes.
+    fn set_mtu(&self, interface: &str, mtu: u32);
     /// An ioctl on `/dev/mobconn`; the error is FreeBSD's errno.
     ///
     /// # Errors
@@ -60,7 +83,11 @@ impl Kernel for Without {
         Input::Deliver(packet.to_vec())
     }
 
+    fn join(&self, _: Place) {}
+
     fn set_local(&self, _: &[IpAddr]) {}
+
+    fn set_mtu(&self, _: &str, _: u32) {}
 
     fn ioctl(&self, _: u32, _: u32, _: &mut [u8], _: &mut [Region]) -> Result<(), u32> {
         Err(ENXIO)

@@ -13,18 +13,20 @@
 //! - `world`, `host`: who is there, addresses, routes, moves; `ns`, `tun`, `route`: what they are made of
 //! - `wire`, `cable`, `watch`: how packets travel, what happens to them, what is seen of them
 //! - `kernel`, `module`, `device`: the packet path and `/dev/mobconn` of a host
+//! - `diag`, `resume`: which connections a host has, and making one send again at once
 //! - `lab`, `daemon`, `program`: a scenario's surroundings, and the bill that each pays at its end
 //! - `stream`, `udp`: traffic whose every byte is known in advance
 //! - `scenario`, `demo`, `supervise`: what is run. A new scenario is a function from [`lab::Places`] to figures, and a
 //!   line in [`scenario::ALL`].
 //!
-//! What is not FreeBSD's here: TCP is Linux's, so after an outage it waits for its own retransmission timer; one thread
-//! carries all packets, so the module's readers meet its writers, but not each other.
+//! What is not FreeBSD's here: TCP is Linux's, whose retransmission timer can be made to run out only once it has backed
+//! off; one thread carries all packets, so the module's readers meet its writers, but not each other.
 
 pub mod cable;
 pub mod daemon;
 pub mod demo;
 pub mod device;
+pub mod diag;
 mod error;
 pub mod host;
 pub mod kernel;
@@ -33,6 +35,7 @@ pub mod module;
 pub mod ns;
 pub mod packet;
 pub mod program;
+pub mod resume;
 pub mod route;
 pub mod scenario;
 pub mod stream;

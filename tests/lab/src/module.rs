@@ -1,10 +1,13 @@
 //! A host with mobconn: a network stack of the emulated FreeBSD machine.
 
 use crate::cable::Random;
-use crate::kernel::{Input, Kernel, Output, Region};
-use mobconn_kpi::{Input as Received, Output as Sent, Rx, RxChecksum, Tx, Vnet};
+use crate::kernel::{Input, Kernel, Output, Place, Region};
+use crate::resume::Extra;
+use mobconn_kpi::{Errno, Event, Input as Received, Output as Sent, Rx, RxChecksum, Tx, Vnet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What interfaces do about transport checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,16 +25,24 @@ pub struct Module {
     offload: Offload,
     turn: AtomicU64,
     /// Packets that came to the transport protocol with a wrong checksum.
-    pub spoiled: AtomicU64,
+    pub spoiled: Arc<AtomicU64>,
     /// Packets that ip_output refused.
     pub refused: AtomicU64,
+    mtus: Mutex<HashMap<String, u32>>,
 }
 
 impl Module {
     /// The packet path of `vnet`.
     #[must_use]
     pub fn new(vnet: Vnet, offload: Offload) -> Self {
-        Self { vnet, offload, turn: AtomicU64::new(0), spoiled: AtomicU64::new(0), refused: AtomicU64::new(0) }
+        Self {
+            vnet,
+            offload,
+            turn: AtomicU64::new(0),
+            spoiled: Arc::default(),
+            refused: AtomicU64::new(0),
+            mtus: Mutex::default(),
+        }
     }
 
     /// A number that differs from packet to packet.
@@ -64,6 +75,13 @@ impl Kernel for Module {
                 Input::Nothing => Output::Nothing,
             },
             Sent::Consumed => Output::Nothing,
+            Sent::Dropped(Errno::EMSGSIZE) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                let mtus = self.mtus.lock().unwrap_or_else(PoisonError::into_inner);
+                // By the interface that it would have left by, or the smallest that there is.
+                let mtu = mtus.values().copied().min().unwrap_or(1500);
+                Output::TooBig(mtu.try_into().unwrap_or(u16::MAX))
+            }
             Sent::Dropped(_) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 Output::Nothing
@@ -79,6 +97,34 @@ impl Kernel for Module {
             _ => RxChecksum::Data,
         };
         self.up(self.vnet.ip_input(packet, &rx))
+    }
+
+    fn join(&self, place: Place) {
+        let Place { connections, routes, interfaces, sink } = place;
+        self.vnet.set_connection_source(connections);
+        self.vnet.set_router(move |destination| {
+            let index = routes.interface(destination)?;
+            interfaces.iter().find(|(each, _)| *each == index).map(|(_, name)| name.clone())
+        });
+        let spoiled = Arc::clone(&self.spoiled);
+        self.vnet.set_listener(move |event| {
+            let extra = match event {
+                Event::Sent(Sent::Send(sent)) => Extra::Send(sent.packets),
+                Event::Received(Received::Deliver(delivered)) => {
+                    if !delivered.checksum_ok {
+                        spoiled.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Extra::Deliver(delivered.packet)
+                }
+                _ => return,
+            };
+            sink.put(extra);
+        });
+    }
+
+    fn set_mtu(&self, interface: &str, mtu: u32) {
+        self.vnet.set_mtu(interface, mtu);
+        self.mtus.lock().unwrap_or_else(PoisonError::into_inner).insert(interface.to_owned(), mtu);
     }
 
     fn set_local(&self, addresses: &[IpAddr]) {

@@ -8,6 +8,7 @@ use crate::ns::Namespace;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
@@ -20,7 +21,7 @@ const ROUTE: usize = 12;
 
 /// A question to one namespace's routing table.
 #[derive(Debug)]
-pub struct Routes(OwnedFd);
+pub struct Routes(Mutex<OwnedFd>);
 
 impl Routes {
     /// Opens the table of `namespace`.
@@ -29,7 +30,7 @@ impl Routes {
     /// When there is no such socket.
     pub fn new(namespace: &Namespace) -> Result<Self> {
         let open = || socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
-        Ok(Self(namespace.run(open)?.doing("opening the routing table")?))
+        Ok(Self(Mutex::new(namespace.run(open)?.doing("opening the routing table")?)))
     }
 
     /// Index of the interface that a packet to `destination` leaves by; `None`
@@ -51,9 +52,10 @@ impl Routes {
         request.extend(u16::try_from(4 + address.len()).ok()?.to_ne_bytes());
         request.extend(RTA_DST.to_ne_bytes());
         request.extend(address);
-        send(self.0.as_raw_fd(), &request, MsgFlags::empty()).ok()?;
+        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        send(socket.as_raw_fd(), &request, MsgFlags::empty()).ok()?;
         let mut answer = [0; 4096];
-        let length = recv(self.0.as_raw_fd(), &mut answer, MsgFlags::empty()).ok()?;
+        let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()).ok()?;
         outgoing(answer.get(..length)?)
     }
 }

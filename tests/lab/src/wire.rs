@@ -5,6 +5,9 @@
 //! router's TUN -> cable -> kernel.input -> host's TUN       (down)
 //! ```
 //!
+//! What kernels do on their own (send what was kept, pass up what was queued)
+//! is done here, too.
+//!
 //! The router end of a cable drops what does not come from the cable's own
 //! network (BCP 38). Ioctls come from other threads and do not wait for this
 //! one: kernels are called here while other threads may be inside them.
@@ -13,6 +16,7 @@ use crate::cable::{Direction, Lane, Prefix, Tally};
 use crate::error::{Doing, Result};
 use crate::kernel::{Input, Kernel, Output};
 use crate::packet::addresses;
+use crate::resume::{self, Extra, Queue, Sink, Spoken};
 use crate::route::Routes;
 use crate::tun::{MTU, Tun};
 use crate::watch::{Watch, Way};
@@ -21,7 +25,8 @@ use nix::sys::prctl::set_timerslack;
 use nix::sys::time::TimeSpec;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::net::IpAddr;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +35,8 @@ use std::time::{Duration, Instant};
 
 /// Packets taken from one device before the others get their turn.
 const BATCH: usize = 32;
+/// Doublings of a retransmission timer that are taken back at most.
+const BACKOFFS: usize = 16;
 
 /// A host as the packet loop knows it.
 pub struct End {
@@ -94,6 +101,8 @@ struct State {
     cables: Vec<Cable>,
     /// Per host: the cable towards a destination, as the routing table said.
     egress: Vec<HashMap<IpAddr, Option<usize>>>,
+    /// Per host: what its connections said and heard.
+    spoken: Vec<Spoken>,
     flights: BinaryHeap<Reverse<Flight>>,
     number: u64,
     watch: Watch,
@@ -102,6 +111,8 @@ struct State {
 /// The packet loop at work. It ends when this is dropped.
 pub struct Wire {
     state: Arc<Mutex<State>>,
+    extras: Queue,
+    wake: Arc<UnixStream>,
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
@@ -124,19 +135,31 @@ impl Wire {
             ends.push(Ends { host: plan.host, device: plan.device, router: plan.router });
         }
         let egress = hosts.iter().map(|_| HashMap::new()).collect();
-        let state = State { cables, egress, flights: BinaryHeap::new(), number: 0, watch: Watch::default() };
+        let spoken = hosts.iter().map(|_| Spoken::default()).collect();
+        let state = State { cables, egress, spoken, flights: BinaryHeap::new(), number: 0, watch: Watch::default() };
         let state = Arc::new(Mutex::new(state));
         let (stop, stopped) = UnixStream::pair().doing("making a pair of sockets")?;
-        let carrier = Carrier { hosts, ends, state: Arc::clone(&state) };
+        let (wake, woken) = UnixStream::pair().doing("making a pair of sockets")?;
+        for end in [&wake, &woken] {
+            end.set_nonblocking(true).doing("making a socket non-blocking")?;
+        }
+        let extras = Queue::default();
+        let carrier = Carrier { hosts, ends, state: Arc::clone(&state), extras: Arc::clone(&extras), woken };
         let thread = thread::Builder::new()
             .name("wire".to_owned())
             .spawn(move || carrier.run(&stopped))
             .doing("starting the packet loop")?;
-        Ok(Self { state, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { state, extras, wake: Arc::new(wake), stop: Some(stop), thread: Some(thread) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// Where the kernel of a host puts what it does on its own.
+    #[must_use]
+    pub fn sink(&self, host: usize) -> Sink {
+        Sink::new(host, Arc::clone(&self.extras), Arc::clone(&self.wake))
     }
 
     /// Plugs a cable in or out. What is under way on a cable that is out is lost.
@@ -197,6 +220,8 @@ struct Carrier {
     hosts: Vec<End>,
     ends: Vec<Ends>,
     state: Arc<Mutex<State>>,
+    extras: Queue,
+    woken: UnixStream,
 }
 
 impl Carrier {
@@ -206,7 +231,11 @@ impl Carrier {
         let mut buffer = [0; MTU];
         loop {
             let wait = self.land();
-            let mut fds = vec![PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
+            self.extras();
+            let mut fds = vec![
+                PollFd::new(stopped.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.woken.as_fd(), PollFlags::POLLIN),
+            ];
             for ends in &self.ends {
                 fds.push(PollFd::new(ends.device.as_fd(), PollFlags::POLLIN));
                 fds.push(PollFd::new(ends.router.as_fd(), PollFlags::POLLIN));
@@ -217,7 +246,9 @@ impl Carrier {
             if ready.first().is_some_and(|stop| *stop) {
                 return;
             }
-            for (number, ready) in ready.iter().skip(1).enumerate() {
+            // Only the end of the wait matters.
+            while (&self.woken).read(&mut buffer).is_ok_and(|length| length > 0) {}
+            for (number, ready) in ready.iter().skip(2).enumerate() {
                 if *ready {
                     self.collect(number / 2, if number % 2 == 0 { Way::Up } else { Way::Down }, &mut buffer);
                 }
@@ -240,12 +271,75 @@ impl Carrier {
         }
     }
 
+    /// Does what kernels wanted done.
+    fn extras(&self) {
+        loop {
+            let next = self.extras.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some((number, extra)) = next else { return };
+            let state = &mut *lock(&self.state);
+            match extra {
+                Extra::Send(packets) => {
+                    let Some(host) = self.hosts.get(number) else { continue };
+                    for packet in packets {
+                        if let Some(cable) = self.egress(state, number, host, &packet) {
+                            state.enter(cable, Way::Up, packet, Instant::now());
+                        }
+                    }
+                }
+                Extra::Deliver(packet) => {
+                    self.deliver(state, number, &packet);
+                }
+                Extra::Resume(local, remote) => self.resume(state, number, local, remote),
+            }
+        }
+    }
+
+    /// Gives the host a packet by whatever device takes one.
+    fn deliver(&self, state: &mut State, host: usize, packet: &[u8]) -> bool {
+        if let Some(spoken) = state.spoken.get_mut(host) {
+            spoken.hears(packet);
+        }
+        self.ends.iter().filter(|ends| ends.host == host).any(|ends| ends.device.deliver(packet))
+    }
+
+    /// Takes the backoff of the connection's timer back, step by step, until it
+    /// sends.
+    fn resume(&self, state: &mut State, host: usize, local: SocketAddr, remote: SocketAddr) {
+        let count = |state: &State| state.spoken.get(host).map_or(0, |spoken| spoken.count(local, remote));
+        let before = count(state);
+        for _ in 0..BACKOFFS {
+            let Some(error) = state.spoken.get(host).and_then(|spoken| spoken.unreachable(local, remote)) else {
+                return;
+            };
+            if !self.ends.iter().filter(|ends| ends.host == host).any(|ends| ends.device.deliver(&error)) {
+                return;
+            }
+            let mut buffer = [0; MTU];
+            for (cable, ends) in self.ends.iter().enumerate().filter(|(_, ends)| ends.host == host) {
+                while let Ok(Some(packet)) = ends.device.receive(&mut buffer) {
+                    self.output(state, ends, cable, packet, Instant::now());
+                }
+            }
+            if count(state) != before {
+                return;
+            }
+        }
+    }
+
     fn output(&self, state: &mut State, ends: &Ends, cable: usize, packet: &[u8], now: Instant) {
         let Some(host) = self.hosts.get(ends.host) else { return };
+        if let Some(spoken) = state.spoken.get_mut(ends.host) {
+            spoken.sends(packet);
+        }
         match host.kernel.output(packet, ends.device.name()) {
             Output::Nothing => {}
             Output::Loop(packet) => {
                 ends.device.deliver(&packet);
+            }
+            Output::TooBig(mtu) => {
+                if let Some(error) = resume::too_big(packet, mtu) {
+                    ends.device.deliver(&error);
+                }
             }
             Output::Send { packets, rerouted } => {
                 for packet in packets {
@@ -307,7 +401,12 @@ impl Carrier {
             state.watch.arrives(&flight.packet, now);
             match self.hosts.get(ends.host)?.kernel.input(&flight.packet, ends.device.name()) {
                 Input::Nothing => true,
-                Input::Deliver(packet) => ends.device.deliver(&packet),
+                Input::Deliver(packet) => {
+                    if let Some(spoken) = state.spoken.get_mut(ends.host) {
+                        spoken.hears(&packet);
+                    }
+                    ends.device.deliver(&packet)
+                }
             }
         };
         if !taken {

@@ -8,9 +8,10 @@
 //! ```
 
 use crate::cable::{Lane, Prefix};
+use crate::diag::Diag;
 use crate::error::{Doing, Result};
 use crate::host::{Host, Interface, Network};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Place};
 use crate::ns::Namespace;
 use crate::program;
 use crate::route::Routes;
@@ -67,6 +68,7 @@ impl World {
         let spaces = [namespace("mobile", files)?, namespace("peer", files)?];
         let layout = [(0, "em0", WLAN), (0, "em1", CELL), (1, "em0", HOME)];
         let mut plans = Vec::new();
+        let mut names = [Vec::new(), Vec::new()];
         let mut setup = String::new();
         for (((host, device, network), (up, down)), seed) in layout.into_iter().zip(lanes).zip(seed..) {
             let router_end = Tun::new(&router, network.name)?;
@@ -78,9 +80,11 @@ impl World {
                 network.name
             );
             let space = &spaces[host];
+            let tun = Tun::new(space, device)?;
+            names[host].push((tun.index(), device.to_owned()));
             plans.push(Plan {
                 host,
-                device: Tun::new(space, device)?,
+                device: tun,
                 router: router_end,
                 networks: vec![
                     Prefix { address: network.v4.into(), length: 24 },
@@ -97,6 +101,15 @@ impl World {
             End { kernel: Arc::clone(&peer), routes: Routes::new(&spaces[1])? },
         ];
         let wire = Arc::new(Wire::start(ends, plans)?);
+        for (number, kernel) in [&mobile, &peer].into_iter().enumerate() {
+            let sink = wire.sink(number);
+            kernel.join(Place {
+                connections: Arc::new(Diag::new(&spaces[number], sink.clone())?),
+                routes: Routes::new(&spaces[number])?,
+                interfaces: std::mem::take(&mut names[number]),
+                sink,
+            });
+        }
         let interface = |cable: usize| {
             let (_, name, network) = layout[cable];
             Interface { name, cable, network }

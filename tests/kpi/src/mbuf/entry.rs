@@ -3,6 +3,7 @@
 use super::{M, ops};
 use crate::complaint::complain;
 use crate::foreign;
+use crate::layout::{MCLBYTES, MHLEN, MLEN};
 use std::ptr::null_mut;
 
 /// Functions that modules call.
@@ -18,6 +19,7 @@ pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
     m_dup,
     m_dup_pkthdr,
     m_freem,
+    m_get2,
     m_length,
     m_move_pkthdr,
     m_prepend,
@@ -55,6 +57,17 @@ extern "C" fn m_copyback(m: *mut u8, offset: i32, len: i32, from: *const u8) {
     // SAFETY: the caller gives `len` bytes.
     let bytes = unsafe { foreign::bytes(from, len) };
     ops::copyback(M::must(m, who), size(offset, who), &bytes);
+}
+
+extern "C" fn m_get2(length: i32, how: i32, mtype: i16, flags: i32) -> *mut u8 {
+    let who = "m_get2";
+    let (length, flags) = (size(length, who), flags as u32);
+    let room = if flags & super::flag::PKTHDR == 0 { MLEN } else { MHLEN };
+    match length {
+        0..=MCLBYTES if length <= room => raw(super::get(how, mtype as u32, flags)),
+        0..=MCLBYTES => raw(super::getcl(how, mtype as u32, flags)),
+        _ => complain!("{who}: {length} bytes need more than a cluster, which is not emulated"),
+    }
 }
 
 extern "C" fn m_freem(m: usize) {
