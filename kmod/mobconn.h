@@ -58,7 +58,13 @@ struct mobconn_record {
 	uint64_t			id;
 	uint64_t			created;
 	uint64_t			used;
+	uint32_t			flags;
+	uint32_t			reserved;
 };
+
+/* mobconn_record.flags */
+#define	MOBCONN_DISPLACED	1	/* its ports differ between the sides */
+#define	MOBCONN_LOST		2	/* its wire side is another flow's now */
 
 struct mobconn_info {
 	uint32_t	version;
@@ -84,7 +90,7 @@ struct mobconn_flow_delete {
 };
 
 struct mobconn_flow_get {
-	struct mobconn_record	record;		/* in: the stack side */
+	struct mobconn_record	record;		/* in: the side */
 };
 
 #define	MOBCONN_LIST_MAX	4096
@@ -110,7 +116,8 @@ struct mobconn_move_batch {
 	uint8_t		version;
 	uint8_t		half;
 	uint8_t		hold;
-	uint8_t		reserved[5];
+	uint8_t		take;
+	uint8_t		reserved[4];
 };
 
 struct mobconn_expire {
@@ -134,10 +141,13 @@ struct mobconn_stats {
 	X(translated_in, "Packets received and given their stack side")	\
 	X(translated_out, "Packets sent and given their wire side")	\
 	X(again, "Packets sent that the hook had translated before and left alone") \
-	X(dropped_held, "Segments not sent because their move is not committed yet") \
+	X(held, "Packets kept because their move is not committed yet")	\
+	X(released, "Kept packets sent after all")			\
+	X(dropped_held, "Packets dropped because their move is not committed yet and too many are kept") \
 	X(dropped_pending_rst, "RST segments dropped on a wire side that is not committed yet") \
-	X(dropped_stray, "Packets received with the stack side of a moved flow, from somebody else") \
-	X(dropped_fragment, "Fragments of a moved flow dropped")	\
+	X(dropped_stray, "Packets with a side of a bound flow that are not of it") \
+	X(dropped_newcomer, "Beginnings of connections dropped because too many wait for a port, or none is free") \
+	X(fragments, "Fragments given to reassembly before the firewalls") \
 	X(dropped_memory, "Packets of a moved flow dropped for short memory") \
 	X(dropped_contended, "Packets of a moved flow dropped because the table changed too often under them") \
 	X(passed_options, "Packets of a moved flow passed untouched because of IP options") \
@@ -147,6 +157,8 @@ struct mobconn_stats {
 	X(move_prepared, "Moves prepared, counted by flow")		\
 	X(move_committed, "Moves committed, counted by flow")		\
 	X(move_aborted, "Moves taken back, counted by flow")		\
+	X(displaced, "Connections given another port because a moved flow has their side") \
+	X(resumed, "TCP connections made to send again at once after a move") \
 	X(refused_full, "Bindings refused because the table is full")	\
 	X(refused_conflict, "Bindings refused because their wire side is another flow's")
 
@@ -161,5 +173,6 @@ struct mobconn_stats {
 #define	MOBCONN_EXPIRE		_IOWR('M', 9, struct mobconn_expire)
 #define	MOBCONN_FLUSH		_IO('M', 10)
 #define	MOBCONN_STATS		_IOWR('M', 11, struct mobconn_stats)
+#define	MOBCONN_FLOW_FIND	_IOWR('M', 12, struct mobconn_flow_get)
 
 #endif /* !_MOBCONN_H_ */

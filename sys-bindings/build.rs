@@ -16,6 +16,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The functions of the kernel that the wrappers call.
 const FUNCTIONS: &[&str] = &[
+    "__mtx_lock_flags",
+    "__mtx_unlock_flags",
+    "_mtx_destroy",
+    "_mtx_init",
     "_sx_xlock",
     "_sx_xunlock",
     "arc4random_buf",
@@ -26,16 +30,23 @@ const FUNCTIONS: &[&str] = &[
     "counter_u64_free",
     "counter_u64_zero",
     "destroy_dev",
+    "frag6_input",
     "free",
+    "in6_localip",
+    "in_localip",
     "ip6_output",
     "ip_output",
+    "ip_reass",
     "m_copyup",
     "m_freem",
     "m_pullup",
+    "m_rcvif_restore",
+    "m_rcvif_serialize",
     "make_dev_s",
     "malloc",
     "malloc_aligned",
     "mobconn_.*",
+    "netisr_queue",
     "panic",
     "pfil_add_hook",
     "pfil_link",
@@ -48,10 +59,14 @@ const FUNCTIONS: &[&str] = &[
     "sysctl_ctx_init",
     "sysctl_handle_64",
     "sysctl_handle_int",
+    "taskqueue_drain",
+    "taskqueue_drain_timeout",
+    "taskqueue_enqueue",
+    "taskqueue_enqueue_timeout",
 ];
 
 const TYPES: &[&str] =
-    &["cdev", "cdevsw", "malloc_type", "mbuf", "modeventtype_t", "pfil_return_t", "sysctl_oid", "sysctl_req"];
+    &["cdev", "cdevsw", "malloc_type", "mbuf", "modeventtype_t", "mtx", "pfil_return_t", "sysctl_oid", "sysctl_req", "task", "timeout_task"];
 
 const VARIABLES: &[&str] = &[
     "CSUM_.*",
@@ -71,6 +86,10 @@ const VARIABLES: &[&str] = &[
     "M_RDONLY",
     "M_WAITOK",
     "M_ZERO",
+    "NETISR_IP",
+    "NETISR_IPV6",
+    "IPPROTO_DONE",
+    "IPPROTO_FRAGMENT",
     "OID_AUTO",
     "PAGE_SIZE",
     "PFIL_.*",
@@ -80,6 +99,8 @@ const VARIABLES: &[&str] = &[
     "mobconn_.*",
     "modeventtype.*",
     "osreldate",
+    "hz",
+    "taskqueue_thread",
     "time_uptime",
 ];
 

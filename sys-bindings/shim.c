@@ -67,3 +67,114 @@ mobconn_curvnet(void)
 
 	return (curvnet);
 }
+
+struct vnet *
+mobconn_curvnet_set(struct vnet *vnet)
+{
+	struct vnet *before = curvnet;
+
+	curvnet = vnet;
+	return (before);
+}
+
+void
+mobconn_net_epoch_enter(struct epoch_tracker *tracker)
+{
+
+	NET_EPOCH_ENTER(*tracker);
+}
+
+void
+mobconn_net_epoch_exit(struct epoch_tracker *tracker)
+{
+
+	NET_EPOCH_EXIT(*tracker);
+}
+
+void
+mobconn_task_init(struct task *task, task_fn_t *function, void *context)
+{
+
+	TASK_INIT(task, 0, function, context);
+}
+
+void
+mobconn_timeout_task_init(struct timeout_task *task, task_fn_t *function, void *context)
+{
+
+	TIMEOUT_TASK_INIT(taskqueue_thread, task, 0, function, context);
+}
+
+static struct inpcb *
+lookup(const struct mobconn_side *side, int flags)
+{
+	struct inpcbinfo *info = side->is_udp ? &V_udbinfo : &V_tcbinfo;
+
+	if (side->is_ipv6) {
+		struct in6_addr local, remote;
+
+		memcpy(&local, side->local, sizeof(local));
+		memcpy(&remote, side->remote, sizeof(remote));
+		return (in6_pcblookup(info, &remote, side->remote_port,
+		    &local, side->local_port, flags, NULL));
+	} else {
+		struct in_addr local, remote;
+
+		memcpy(&local, side->local, sizeof(local));
+		memcpy(&remote, side->remote, sizeof(remote));
+		return (in_pcblookup(info, remote, side->remote_port, local,
+		    side->local_port, flags, NULL));
+	}
+}
+
+int
+mobconn_is_connected(const struct mobconn_side *side)
+{
+	struct epoch_tracker tracker;
+	struct inpcb *inp;
+
+	NET_EPOCH_ENTER(tracker);
+	inp = lookup(side, INPLOOKUP_RLOCKPCB);
+	if (inp != NULL)
+		INP_RUNLOCK(inp);
+	NET_EPOCH_EXIT(tracker);
+	return (inp != NULL);
+}
+
+/*
+ * Not at the last try, whose failure would end the connection; and only the
+ * default TCP, because others keep timers of their own.
+ */
+static int
+resume(struct tcpcb *tp)
+{
+
+	if (strcmp(tp->t_fb->tfb_tcp_block_name, "freebsd") != 0 ||
+	    tp->t_rxtshift < 0 ||
+	    tp->t_rxtshift >= TCP_MAXRXTSHIFT - 1)
+		return (0);
+	if (tcp_timer_active(tp, TT_REXMT))
+		tcp_timer_activate(tp, TT_REXMT, 1);
+	else if (tcp_timer_active(tp, TT_PERSIST))
+		tcp_timer_activate(tp, TT_PERSIST, 1);
+	else
+		return (0);
+	return (1);
+}
+
+int
+mobconn_tcp_resume(const struct mobconn_side *side)
+{
+	struct epoch_tracker tracker;
+	struct inpcb *inp;
+	int resumed = 0;
+
+	NET_EPOCH_ENTER(tracker);
+	inp = lookup(side, INPLOOKUP_WLOCKPCB);
+	if (inp != NULL) {
+		resumed = resume(intotcpcb(inp));
+		INP_WUNLOCK(inp);
+	}
+	NET_EPOCH_EXIT(tracker);
+	return (resumed);
+}

@@ -6,6 +6,7 @@
 #define MOBCONN_SHIM_H
 
 struct mbuf;
+struct epoch_tracker;
 struct thread;
 struct vnet;
 
@@ -31,5 +32,27 @@ struct sysctl_oid_list *mobconn_sysctl_net_inet(void);
 struct vnet *mobconn_td_to_vnet(struct thread *);
 /* curvnet, see vnet(9). */
 struct vnet *mobconn_curvnet(void);
+/* Makes another vnet the calling thread's; returns the one before. */
+struct vnet *mobconn_curvnet_set(struct vnet *);
+/* NET_EPOCH_ENTER() and NET_EPOCH_EXIT(), see epoch(9). */
+void mobconn_net_epoch_enter(struct epoch_tracker *);
+void mobconn_net_epoch_exit(struct epoch_tracker *);
+/* TASK_INIT() and TIMEOUT_TASK_INIT() on the thread queue, see taskqueue(9). */
+void mobconn_task_init(struct task *, task_fn_t *, void *);
+void mobconn_timeout_task_init(struct timeout_task *, task_fn_t *, void *);
+
+/* A connection's stack side; ports in network order. */
+struct mobconn_side {
+	uint8_t local[16];
+	uint8_t remote[16];
+	uint16_t local_port;
+	uint16_t remote_port;
+	uint8_t is_ipv6;
+	uint8_t is_udp;
+};
+/* Whether curvnet has a connection with exactly these ends, TIME_WAIT included. */
+int mobconn_is_connected(const struct mobconn_side *);
+/* Lets the retransmission timer of a TCP connection of curvnet run out now, if it runs. */
+int mobconn_tcp_resume(const struct mobconn_side *);
 
 #endif

@@ -22,7 +22,7 @@ where
 
 /// Whether `number` changes anything; then the descriptor must be writable.
 const fn changes(number: u32) -> bool {
-    !matches!(number, abi::INFO | abi::FLOW_GET | abi::FLOW_LIST | abi::STATS)
+    !matches!(number, abi::INFO | abi::FLOW_FIND | abi::FLOW_GET | abi::FLOW_LIST | abi::STATS)
 }
 
 /// Runs one command.
@@ -45,6 +45,7 @@ unsafe fn run(number: u32, bytes: &mut [u8], writable: bool, thread: *mut ffi::t
         abi::FLOW_ADD => command::flow_add(instance, argument(bytes)?)?,
         abi::FLOW_DELETE => command::flow_delete(instance, argument(bytes)?)?,
         abi::FLOW_GET => command::flow_get(instance, argument(bytes)?)?,
+        abi::FLOW_FIND => command::flow_find(instance, argument(bytes)?)?,
         abi::FLOW_LIST => command::flow_list(instance, argument(bytes)?)?,
         abi::MOVE_PREPARE => command::move_prepare(instance, argument(bytes)?)?,
         abi::MOVE_COMMIT => command::move_commit(instance, argument(bytes)?)?,

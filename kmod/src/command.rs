@@ -5,18 +5,22 @@
 //! held, whole before anything changes. Memory for it is asked for without
 //! sleeping, so that a large request fails instead of waiting.
 
-use crate::convert::{flag, half, record, side, version};
+use crate::convert::{connection, flag, half, record, side, version};
 use crate::module::Making;
 use crate::refusal::Refusal;
 use crate::vnet::Instance;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use mobconn_abi::{self as abi, Counter};
-use mobconn_engine::{Address, Control, Engine, Half, Side, TableError};
-use mobconn_sys::{copyin, copyout, time_uptime};
+use mobconn_engine::{Address, Control, Engine, Half, Limits, Prepare, Protocol, Side, TableError};
+use mobconn_sys::{copyin, copyout, is_connected, tcp_resume, time_uptime};
 use zerocopy::IntoBytes;
 
 /// Records that [`flow_list`] copies at a time.
 const LIST_CHUNK: usize = 64;
+
+/// Bindings that [`expire`] looks at without letting others in.
+const EXPIRE_CHUNK: u32 = 1024;
 
 /// This module's version, as [`abi::Info::module`] has it.
 const VERSION: u32 = (number(env!("CARGO_PKG_VERSION_MAJOR")) << 16)
@@ -71,6 +75,14 @@ pub(crate) fn flow_delete(instance: &Instance, delete: &mut abi::FlowDelete) -> 
 pub(crate) fn flow_get(instance: &Instance, get: &mut abi::FlowGet) -> Result<(), Refusal> {
     let stack = side(&get.record.stack)?;
     let binding = instance.read(|control, engine| control.get(engine, &stack)).ok_or(TableError::NotFound)?;
+    get.record = record(&binding);
+    Ok(())
+}
+
+/// [`abi::FLOW_FIND`]
+pub(crate) fn flow_find(instance: &Instance, get: &mut abi::FlowGet) -> Result<(), Refusal> {
+    let wire = side(&get.record.wire)?;
+    let binding = instance.read(|control, engine| control.get_by_wire(engine, &wire)).ok_or(TableError::NotFound)?;
     get.record = record(&binding);
     Ok(())
 }
@@ -163,7 +175,8 @@ fn move_each(
 
 /// The half of a commit or an abort, whose other fields are zero.
 fn bare_half(batch: &abi::MoveBatch) -> Result<Half, Refusal> {
-    if batch.address != [0; 16] || batch.version != 0 || batch.hold != 0 || batch.reserved != [0; 5] {
+    let zero = batch.version == 0 && batch.hold == 0 && batch.take == 0 && batch.reserved == [0; 4];
+    if batch.address != [0; 16] || !zero {
         return Err(Refusal::Invalid);
     }
     half(batch.half)
@@ -171,18 +184,21 @@ fn bare_half(batch: &abi::MoveBatch) -> Result<Half, Refusal> {
 
 /// [`abi::MOVE_PREPARE`]
 pub(crate) fn move_prepare(instance: &Instance, batch: &mut abi::MoveBatch) -> Result<(), Refusal> {
-    let (half, hold) = (half(batch.half)?, flag(u32::from(batch.hold))?);
+    let (hold, take) = (flag(u32::from(batch.hold))?, flag(u32::from(batch.take))?);
+    let half = half(batch.half)?;
     let (address, version) = (Address(batch.address), version(batch.version)?);
-    if batch.reserved != [0; 5] || !address.is_usable(version) {
+    if batch.reserved != [0; 4] || !address.is_usable(version) {
         return Err(Refusal::Invalid);
     }
     let _making = Making::begin().ok_or(Refusal::Absent)?;
+    let _vnet = instance.enter();
     let now = time_uptime();
     move_each(instance, batch, Counter::MovePrepared, |control, engine, stack, generation| {
         if stack.version != version {
             return Err(TableError::Invalid);
         }
-        control.prepare(engine, stack, half, &address, generation, hold, now)
+        let prepare = Prepare { half, new: address, generation, hold, take };
+        control.prepare(engine, stack, &prepare, |side| is_connected(&connection(side)), now)
     })
 }
 
@@ -190,9 +206,23 @@ pub(crate) fn move_prepare(instance: &Instance, batch: &mut abi::MoveBatch) -> R
 pub(crate) fn move_commit(instance: &Instance, batch: &mut abi::MoveBatch) -> Result<(), Refusal> {
     let half = bare_half(batch)?;
     let now = time_uptime();
+    let _vnet = instance.enter();
+    let held = Cell::new(0_u32);
     move_each(instance, batch, Counter::MoveCommitted, |control, engine, stack, generation| {
-        control.commit(engine, stack, half, generation, now)
-    })
+        if control.commit(engine, stack, half, generation, now)? {
+            held.set(held.get().saturating_add(1));
+            // It waited in vain since its old path went away, and would wait
+            // for its own timer, up to a minute.
+            if stack.protocol == Protocol::Tcp && tcp_resume(&connection(stack)) {
+                instance.stats.count(Counter::Resumed);
+            }
+        }
+        Ok(())
+    })?;
+    if held.get() != 0 {
+        instance.attend();
+    }
+    Ok(())
 }
 
 /// [`abi::MOVE_ABORT`]
@@ -200,15 +230,28 @@ pub(crate) fn move_abort(instance: &Instance, batch: &mut abi::MoveBatch) -> Res
     let half = bare_half(batch)?;
     move_each(instance, batch, Counter::MoveAborted, |control, engine, stack, generation| {
         control.abort(engine, stack, half, generation)
-    })
+    })?;
+    instance.attend();
+    Ok(())
 }
 
 /// [`abi::EXPIRE`]
 pub(crate) fn expire(instance: &Instance, expire: &mut abi::Expire) {
-    let expired =
-        instance.change(|control, engine| control.expire(engine, time_uptime(), expire.grace, expire.udp_idle));
-    expire.ended = expired.ended;
-    expire.removed = expired.removed;
+    let _vnet = instance.enter();
+    let limits = Limits { grace: expire.grace, udp_idle: expire.udp_idle };
+    let mut from = 0;
+    loop {
+        let expired = instance.change(|control, engine| {
+            let alive = |side: &Side| is_connected(&connection(side));
+            control.expire(engine, time_uptime(), &limits, (from, EXPIRE_CHUNK), alive)
+        });
+        expire.ended = expire.ended.saturating_add(expired.ended);
+        expire.removed = expire.removed.saturating_add(expired.removed);
+        from = expired.next;
+        if from == 0 {
+            return;
+        }
+    }
 }
 
 /// [`abi::FLUSH`]

@@ -3,6 +3,7 @@
 use crate::refusal::Refusal;
 use mobconn_abi::{self as abi, Alternate, HalfState, Record, Tuple};
 use mobconn_engine::{Address, Binding, Half, HalfView, Other, Protocol, Side, Version};
+use mobconn_sys::ConnectionSide;
 
 /// The IP version that `raw` stands for.
 pub(crate) const fn version(raw: u8) -> Result<Version, Refusal> {
@@ -69,6 +70,18 @@ fn tuple(side: &Side) -> Tuple {
     }
 }
 
+/// A side as the kernel's own tables have it.
+pub(crate) fn connection(side: &Side) -> ConnectionSide {
+    ConnectionSide {
+        local: side.local.0,
+        remote: side.remote.0,
+        local_port: side.local_port.to_be(),
+        remote_port: side.remote_port.to_be(),
+        is_ipv6: u8::from(side.version == Version::V6),
+        is_udp: u8::from(side.protocol == Protocol::Udp),
+    }
+}
+
 fn half_state(half: &HalfView) -> HalfState {
     let (other, pending_generation, alternate) = match half.other {
         Other::None => ([0; 16], 0, Alternate::None),
@@ -89,5 +102,7 @@ pub(crate) fn record(binding: &Binding) -> Record {
         id: binding.id,
         created: u64::from(binding.created),
         used: u64::from(binding.used),
+        flags: if binding.displaced { abi::DISPLACED } else { 0 } | if binding.lost { abi::LOST } else { 0 },
+        reserved: 0,
     }
 }

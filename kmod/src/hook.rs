@@ -9,12 +9,13 @@
 //! here and the caller's slot set to null.
 
 use crate::packet::{Direction, View};
+use crate::park::Parked;
 use crate::stats;
 use crate::vnet::Instance;
 use core::ffi::{c_int, c_void};
 use mobconn_abi::Counter;
-use mobconn_engine::{Verdict, Version};
-use mobconn_sys::{Mbuf, ffi, time_uptime};
+use mobconn_engine::{Engine, Verdict, Version};
+use mobconn_sys::{Mbuf, OwnedMbuf, ffi, in_localip, in6_localip, time_uptime};
 
 /// Marks a packet to be sent that was translated: the output hooks run again
 /// on it, and the kernel clears the mark when it leaves the IP layer.
@@ -143,7 +144,108 @@ fn finish(
             packet.mbuf.m_freem();
             dropped(packet.direction)
         }
+        Verdict::Hold { flow } => {
+            hold(instance, packet, version, flow);
+            ffi::PFIL_CONSUMED
+        }
+        Verdict::Displace => {
+            wait_for_port(instance, packet, version);
+            ffi::PFIL_CONSUMED
+        }
+        Verdict::Reassemble { offset } => reassemble(instance, packet, version, offset),
     }
+}
+
+/// Keeps a packet until its flow's move is committed.
+#[cold]
+fn hold(instance: &Instance, mut packet: View<'_>, version: Version, flow: u32) {
+    let bytes = packet.mbuf.len();
+    let parked = Parked { packet: packet.mbuf.take(), version, received: false, flow, bytes };
+    if instance.held.keep(parked).is_err() {
+        // The rest is dropped here, and freed.
+        instance.stats.count(Counter::DroppedHeld);
+        return;
+    }
+    instance.stats.count(Counter::Held);
+    // If the commit came since the packet was looked up, nobody else will
+    // release it.
+    if !instance.engine.holds(flow) {
+        instance.attend();
+    }
+}
+
+/// Keeps the first packet of a connection until it has a port.
+#[cold]
+fn wait_for_port(instance: &Instance, mut packet: View<'_>, version: Version) {
+    let received = packet.direction == Direction::In;
+    let ports = Engine::newcomer(&mut packet, version, received)
+        .map_or(0, |side| u32::from(side.local_port) << 16 | u32::from(side.remote_port));
+    let bytes = packet.mbuf.len();
+    let mut owned = packet.mbuf.take();
+    if let (true, Some(owned)) = (received, &mut owned) {
+        owned.m_rcvif_serialize();
+    }
+    if instance.newcomers.keep(Parked { packet: owned, version, received, flow: ports, bytes }).is_err() {
+        instance.stats.count(Counter::DroppedNewcomer);
+        return;
+    }
+    instance.attend();
+}
+
+/// Gives a fragment for this host to reassembly, which the kernel would do
+/// later, behind the firewalls. The whole datagram comes in again.
+#[cold]
+fn reassemble(instance: &Instance, mut packet: View<'_>, version: Version, offset: usize) -> ffi::pfil_return_t {
+    let to = destination(&packet, version);
+    let ours = match version {
+        Version::V4 => in_localip((to as u32).to_be_bytes()),
+        Version::V6 => in6_localip(to.to_be_bytes()),
+    };
+    if !ours {
+        return ffi::PFIL_PASS;
+    }
+    instance.stats.count(Counter::Fragments);
+    let whole = match version {
+        Version::V4 => packet.mbuf.ip_reass(),
+        Version::V6 => packet.mbuf.frag6_input(offset),
+    };
+    if let (Some(()), Some(datagram)) = (whole, packet.mbuf.take()) {
+        datagram.netisr_queue(version == Version::V6, false);
+    }
+    ffi::PFIL_CONSUMED
+}
+
+/// Sends a packet that was kept. Some: it is still to be kept. Inside the
+/// network epoch, with curvnet set.
+pub(crate) fn resend(instance: &Instance, packet: OwnedMbuf, version: Version) -> Option<OwnedMbuf> {
+    packet.give(|mbuf| {
+        let mut packet = View::new(mbuf, Direction::Out);
+        let stats = &instance.stats;
+        match instance.engine.output(&mut packet, version, time_uptime()) {
+            Verdict::Hold { .. } => return packet.mbuf.take(),
+            Verdict::Translated => {
+                stats.count(Counter::TranslatedOut);
+                stats.count(Counter::Released);
+                packet.mbuf.set_flags(TRANSLATED);
+                send(packet, version);
+            }
+            Verdict::Pass | Verdict::PassCounted(_) => {
+                stats.count(Counter::Released);
+                packet.mbuf.set_flags(TRANSLATED);
+                send(packet, version);
+            }
+            Verdict::Drop(reason) => stats.count(stats::of_drop(reason)),
+            Verdict::Displace | Verdict::Reassemble { .. } => stats.count(Counter::DroppedNewcomer),
+            Verdict::Gone => stats.count(Counter::DroppedMemory),
+        }
+        None
+    })
+}
+
+/// Has a received packet that was kept come in again. Context as for
+/// [`resend`].
+pub(crate) fn receive_again(packet: OwnedMbuf, version: Version) {
+    packet.netisr_queue(version == Version::V6, true);
 }
 
 /// Sends a packet that goes to another destination now, as the kernel does it

@@ -6,13 +6,16 @@
 //! | `module` | load and unload: whether the kernel fits, whether anything is in use |
 //! | `vnet` | the state of one network stack: made and taken down |
 //! | `hook`, `packet` | the packet path: pfil(9) to the engine and back |
+//! | `park` | packets that wait for a commit or a port |
 //! | `cdev`, `command`, `convert`, `refusal` | `/dev/mobconn`: one function per ioctl |
 //! | `stats`, `sysctl` | counters |
 //! | `text` | lines for the log; the panic handler |
 //!
 //! Locks: one sx(9) per vnet, around the writers' half of its table
-//! (`Instance::change`); nothing else is locked while it is held. The packet
-//! path takes none.
+//! (`Instance::change`); while it is held, connections are looked up, whose
+//! locks come after it. One mtx(9) for each kind of packets that wait, in
+//! which nothing else is locked; the packet path takes it for these packets
+//! only, and no other lock.
 #![no_std]
 #![no_main]
 
@@ -24,6 +27,7 @@ mod convert;
 mod hook;
 mod module;
 mod packet;
+mod park;
 mod refusal;
 mod stats;
 mod sysctl;

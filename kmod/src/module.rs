@@ -12,6 +12,7 @@ use crate::text::log;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use mobconn_engine::Limits;
 use mobconn_sys::{Device, Errno, NoMemory, SysctlCtx, ffi, osreldate};
 
 unsafe extern "C" {
@@ -29,6 +30,10 @@ const FLOWS_LIMIT: u32 = 1 << 24;
 
 /// `net.inet.mobconn.max_flows`, which sysctl(9) writes whole, as the next.
 pub(crate) static MAX_FLOWS: AtomicU32 = AtomicU32::new(65_536);
+/// `net.inet.mobconn.grace`, in seconds.
+pub(crate) static GRACE: AtomicU32 = AtomicU32::new(60);
+/// `net.inet.mobconn.udp_idle`, in seconds.
+pub(crate) static UDP_IDLE: AtomicU32 = AtomicU32::new(300);
 /// `net.inet.mobconn.force_unload`.
 pub(crate) static FORCE_UNLOAD: AtomicU32 = AtomicU32::new(0);
 
@@ -59,6 +64,11 @@ pub(crate) fn is_loaded() -> bool {
 /// `net.inet.mobconn.max_flows`, in range.
 pub(crate) fn max_flows() -> u32 {
     MAX_FLOWS.load(Ordering::Relaxed)
+}
+
+/// When things end.
+pub(crate) fn limits() -> Limits {
+    Limits { grace: GRACE.load(Ordering::Relaxed), udp_idle: UDP_IDLE.load(Ordering::Relaxed) }
 }
 
 /// Keeps the module from being unloaded while a command that may make

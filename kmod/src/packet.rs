@@ -27,6 +27,10 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
+    pub(crate) fn new(mbuf: Mbuf<'_>, direction: Direction) -> View<'_> {
+        View { mbuf, direction }
+    }
+
     fn gone(Freed: Freed) -> Gone {
         Gone
     }

@@ -66,10 +66,8 @@ impl Stats {
 /// The counter for packets dropped for `reason`.
 pub(crate) const fn of_drop(reason: DropReason) -> Counter {
     match reason {
-        DropReason::Held => Counter::DroppedHeld,
         DropReason::PendingRst => Counter::DroppedPendingRst,
         DropReason::Stray => Counter::DroppedStray,
-        DropReason::Fragment => Counter::DroppedFragment,
         DropReason::Contended => Counter::DroppedContended,
     }
 }

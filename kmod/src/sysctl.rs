@@ -4,7 +4,7 @@
 //! thread's network stack. The kernel waits for running handlers when the tree
 //! is removed, which is before anything that they look at goes (`module`).
 
-use crate::module::{FORCE_UNLOAD, MAX_FLOWS};
+use crate::module::{FORCE_UNLOAD, GRACE, MAX_FLOWS, UDP_IDLE};
 use crate::text::Line;
 use crate::vnet::Instance;
 use core::ffi::{c_int, c_void};
@@ -21,6 +21,10 @@ pub(crate) fn add(tree: &mut SysctlCtx) -> Result<(), Errno> {
     let top = tree.add_node(SysctlParent::net_inet(), c"mobconn", about)?;
     let about = c"Most bindings that the table of a network stack takes";
     tree.add_uint(top, c"max_flows", about, ffi::CTLFLAG_RDTUN, &MAX_FLOWS)?;
+    let about = c"Seconds for which the old address is accepted after a move";
+    tree.add_uint(top, c"grace", about, ffi::CTLFLAG_RWTUN, &GRACE)?;
+    let about = c"Seconds after which an unused UDP binding ends; 0: never";
+    tree.add_uint(top, c"udp_idle", about, ffi::CTLFLAG_RWTUN, &UDP_IDLE)?;
     let about = c"Let the module be unloaded although bindings live";
     tree.add_uint(top, c"force_unload", about, ffi::CTLFLAG_RW, &FORCE_UNLOAD)?;
     // SAFETY: `flows` is a handler.

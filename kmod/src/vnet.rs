@@ -7,16 +7,23 @@
 //! device commands and sysctls come from threads that live in it, or have
 //! been waited for when the module goes.
 //!
-//! Teardown: unlink the hooks, wait for the packets that are in them, then
-//! free. No epoch callback refers to the module, so none is waited for.
+//! Teardown: unlink the hooks, wait for the packets that are in them, then for
+//! the tasks, then free. No epoch callback refers to the module, so none is waited for.
 
+use crate::convert::connection;
+use crate::packet::{Direction, View};
+use crate::park::Park;
 use crate::text::log;
 use crate::{hook, module, stats};
 use alloc::boxed::Box;
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use mobconn_abi::Counter;
-use mobconn_engine::{Config, Control, Engine};
-use mobconn_sys::{Errno, Hook, HookArgs, NoMemory, Sx, arc4random_buf, ffi, net_epoch_wait, try_box};
+use mobconn_engine::{Config, Control, Engine, Side, TableError, Version};
+use mobconn_sys::{
+    CurVnet, Errno, Hook, HookArgs, NoMemory, OwnedMbuf, Sx, Task, TimeoutTask, arc4random_buf, ffi, in_net_epoch,
+    is_connected, net_epoch_wait, time_uptime, try_box,
+};
 use zerocopy::IntoBytes;
 
 unsafe extern "C" {
@@ -29,10 +36,42 @@ unsafe extern "C" {
 pub(crate) struct Instance {
     /// What the packet path reads.
     pub(crate) engine: Engine,
+    vnet: Vnet,
     /// What is counted.
     pub(crate) stats: stats::Stats,
+    /// Packets that wait for a commit.
+    pub(crate) held: Park,
+    /// Packets that wait for a port.
+    pub(crate) newcomers: Park,
     control: Sx<Control>,
+    /// Some from before the hooks are linked until no packet is in them.
+    tasks: Option<Tasks>,
+    /// No task is to be enqueued again.
+    ending: AtomicBool,
+    /// The last binding that the sweep has looked at.
+    swept: AtomicU32,
 }
+
+/// What a kernel thread does for an instance.
+struct Tasks {
+    /// Looks after the packets that wait.
+    attend: Task,
+    /// Ends what has had its time.
+    sweep: TimeoutTask,
+}
+
+/// Seconds between two looks at bindings.
+const SWEEP_SECONDS: u16 = 1;
+/// Bindings that one look takes in, for as long as it keeps writers out.
+const SWEEP_COUNT: u32 = 1024;
+
+/// A network stack that is alive as long as its instance.
+struct Vnet(*mut ffi::vnet);
+
+// SAFETY: only a name, which the kernel's functions take from any thread.
+unsafe impl Send for Vnet {}
+// SAFETY: as above.
+unsafe impl Sync for Vnet {}
 
 /// An instance and the hooks through which packets reach it. The hooks come
 /// first: they are unlinked before anything else is dropped.
@@ -42,11 +81,51 @@ struct Attached {
 }
 
 impl Instance {
-    fn new() -> Result<Self, NoMemory> {
+    fn new(vnet: *mut ffi::vnet) -> Result<Self, NoMemory> {
         let mut config = Config { capacity: module::max_flows(), key: Default::default() };
         arc4random_buf(config.key.as_mut_bytes());
         let (engine, control) = mobconn_engine::new(&config).map_err(|_| NoMemory)?;
-        Ok(Self { engine, stats: stats::Stats::new(), control: Sx::new(control, c"mobconn")? })
+        Ok(Self {
+            engine,
+            vnet: Vnet(vnet),
+            stats: stats::Stats::new(),
+            held: Park::new()?,
+            newcomers: Park::new()?,
+            control: Sx::new(control, c"mobconn")?,
+            tasks: None,
+            ending: AtomicBool::new(false),
+            swept: AtomicU32::new(0),
+        })
+    }
+
+    /// Makes the tasks of an instance that will stay where it is.
+    fn make_tasks(&mut self) -> Result<(), NoMemory> {
+        let context = (&raw mut *self).cast();
+        // SAFETY: the tasks are dropped, which waits for them, before the instance is.
+        let attend = unsafe { Task::new(attend, context) }?;
+        // SAFETY: as above.
+        let sweep = unsafe { TimeoutTask::new(sweep, context) }?;
+        self.tasks = Some(Tasks { attend, sweep });
+        Ok(())
+    }
+
+    /// Has the packets that wait looked after, soon, in another thread.
+    pub(crate) fn attend(&self) {
+        if let (Some(tasks), false) = (&self.tasks, self.ending.load(Ordering::Acquire)) {
+            tasks.attend.enqueue();
+        }
+    }
+
+    /// Makes the instance's network stack the calling thread's.
+    pub(crate) fn enter(&self) -> CurVnet {
+        // SAFETY: alive as long as the instance.
+        unsafe { CurVnet::set(self.vnet.0) }
+    }
+
+    fn sweep_later(&self) {
+        if let (Some(tasks), false) = (&self.tasks, self.ending.load(Ordering::Acquire)) {
+            tasks.sweep.enqueue_in(SWEEP_SECONDS);
+        }
     }
 
     /// The state of the calling thread's network stack.
@@ -74,6 +153,9 @@ impl Instance {
         let result = action(&mut control, &self.engine);
         let after = control.len();
         module::bindings_changed(before, after);
+        if before == 0 && after != 0 {
+            self.sweep_later();
+        }
         drop(control);
         self.stats.add(Counter::FlowAdded, after.saturating_sub(before));
         self.stats.add(Counter::FlowRemoved, before.saturating_sub(after));
@@ -83,7 +165,9 @@ impl Instance {
 
 /// Makes the instance of the vnet that curvnet is, and links its hooks.
 fn attach() -> Result<Box<Attached>, NoMemory> {
-    let mut attached = try_box(Attached { hooks: [None, None], instance: Instance::new()? })?;
+    let vnet = curvnet();
+    let mut attached = try_box(Attached { hooks: [None, None], instance: Instance::new(vnet)? })?;
+    attached.instance.make_tasks()?;
     let ruleset = (&raw mut attached.instance).cast();
     let heads = [
         HookArgs { head: c"inet", kind: ffi::PFIL_TYPE_IP4, name: c"inet", check: Some(hook::inet), ruleset },
@@ -128,9 +212,90 @@ extern "C" fn mobconn_detach(_: *const c_void) {
     unsafe { mobconn_instance_set(vnet, core::ptr::null_mut()) };
     // SAFETY: made by `attach`, and the only pointer besides the hooks', which is not used to change it.
     let mut attached = unsafe { Box::from_raw(attached) };
+    attached.instance.ending.store(true, Ordering::Release);
     attached.hooks = [None, None];
     net_epoch_wait();
+    attached.instance.tasks = None;
     attached.instance.change(|control, engine| control.flush(engine));
+}
+
+/// Looks after the packets that wait.
+unsafe extern "C" fn attend(context: *mut c_void, _pending: c_int) {
+    // SAFETY: the task's instance, which waits for the task before it goes.
+    let instance = unsafe { &*context.cast::<Instance>() };
+    let _vnet = instance.enter();
+    let mut newcomers = instance.newcomers.take();
+    for parked in newcomers.drain(..) {
+        if let Some(packet) = parked.packet {
+            newcomer(instance, packet, parked.version, parked.received);
+        }
+    }
+    let rest = instance.newcomers.put_back(newcomers);
+    instance.newcomers.restore(rest);
+
+    let mut held = instance.held.take();
+    held.retain_mut(|parked| {
+        let packet = parked.packet.take();
+        parked.packet = packet.and_then(|packet| in_net_epoch(|| hook::resend(instance, packet, parked.version)));
+        parked.packet.is_some()
+    });
+    let mut rest = instance.held.put_back(held);
+    instance.stats.add(Counter::DroppedHeld, rest.len() as u32);
+    rest.clear();
+    instance.held.restore(rest);
+}
+
+/// Finds a port for a connection that begins, and lets its packet go on.
+fn newcomer(instance: &Instance, packet: OwnedMbuf, version: Version, received: bool) {
+    packet.give(|mbuf| {
+        let direction = if received { Direction::In } else { Direction::Out };
+        let mut view = View::new(mbuf, direction);
+        let Some(side) = Engine::newcomer(&mut view, version, received) else { return };
+        let mut chance = [0; 2];
+        arc4random_buf(&mut chance);
+        let outcome = instance.change(|control, engine| {
+            let before = control.len();
+            let busy = |side: &Side| is_connected(&connection(side));
+            control.displace(engine, &side, received, busy, u16::from_ne_bytes(chance), time_uptime())?;
+            Ok::<_, TableError>(control.len() > before)
+        });
+        match outcome {
+            Ok(made) => instance.stats.add(Counter::Displaced, u32::from(made)),
+            Err(_) => {
+                instance.stats.count(Counter::DroppedNewcomer);
+                return;
+            }
+        }
+        let Some(packet) = view.mbuf.take() else { return };
+        in_net_epoch(|| {
+            if received {
+                hook::receive_again(packet, version);
+            } else {
+                // What another move holds now is dropped: its sender tries again.
+                drop(hook::resend(instance, packet, version));
+            }
+        });
+    });
+}
+
+/// Ends what has had its time, some bindings at a time.
+unsafe extern "C" fn sweep(context: *mut c_void, _pending: c_int) {
+    // SAFETY: as for `attend`.
+    let instance = unsafe { &*context.cast::<Instance>() };
+    let _vnet = instance.enter();
+    let from = u64::from(instance.swept.load(Ordering::Relaxed));
+    let limits = module::limits();
+    let (next, left) = instance.change(|control, engine| {
+        let alive = |side: &Side| is_connected(&connection(side));
+        let expired = control.expire(engine, time_uptime(), &limits, (from, SWEEP_COUNT), alive);
+        (expired.next, control.len())
+    });
+    instance.swept.store(next as u32, Ordering::Relaxed);
+    // Held packets whose binding has ended.
+    instance.attend();
+    if left != 0 {
+        instance.sweep_later();
+    }
 }
 
 fn curvnet() -> *mut ffi::vnet {

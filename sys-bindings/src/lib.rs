@@ -40,9 +40,12 @@ mod counter;
 mod kern;
 mod malloc;
 mod mbuf;
+mod mtx;
+mod net;
 mod pfil;
 mod sx;
 mod sysctl;
+mod task;
 
 pub use boxed::try_box;
 pub use cdev::Device;
@@ -52,10 +55,13 @@ pub use kern::{
     LogLevel, arc4random_buf, log, net_epoch_wait, osreldate, panic, priv_check, sysctl_handle_64, time_uptime,
 };
 pub use malloc::Malloc;
-pub use mbuf::{Freed, Mbuf};
+pub use mbuf::{Freed, Mbuf, OwnedMbuf};
+pub use mtx::{Mtx, MtxGuard};
+pub use net::{ConnectionSide, CurVnet, in_localip, in_net_epoch, in6_localip, is_connected, tcp_resume};
 pub use pfil::{Hook, HookArgs};
 pub use sx::{Sx, SxGuard};
 pub use sysctl::{SysctlCtx, SysctlHandler, SysctlParent};
+pub use task::{Task, TaskFn, TimeoutTask};
 
 /// An `errno` value of the kernel's, never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

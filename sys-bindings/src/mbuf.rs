@@ -7,7 +7,7 @@
 use crate::ffi;
 use core::ffi::c_int;
 use core::marker::PhantomData;
-use core::ptr::null_mut;
+use core::ptr::{NonNull, null_mut};
 
 /// Data bytes of an mbuf with a packet header.
 const MHLEN: usize = ffi::mobconn_mhlen as usize;
@@ -235,6 +235,41 @@ impl Mbuf<'_> {
         }
     }
 
+    /// ip_reass(9): gives a received IPv4 fragment to reassembly. Some: the
+    /// whole datagram, which takes the place of the packet.
+    pub fn ip_reass(&mut self) -> Option<()> {
+        if self.first.is_null() {
+            return None;
+        }
+        // SAFETY: the packet is alive and ours, its IP header is contiguous (the hook's own promise), and it is not touched
+        // again; inside the network epoch.
+        let whole = unsafe { ffi::ip_reass(self.first) };
+        self.replace(whole).ok()
+    }
+
+    /// The same for IPv6; the fragment header lies at `offset`.
+    pub fn frag6_input(&mut self, offset: usize) -> Option<()> {
+        let Ok(mut offset) = c_int::try_from(offset) else {
+            self.m_freem();
+            return None;
+        };
+        if self.first.is_null() {
+            return None;
+        }
+        let mut packet = self.first;
+        // SAFETY: as above; both pointers are to locals.
+        let next = unsafe { ffi::frag6_input(&raw mut packet, &raw mut offset, ffi::IPPROTO_FRAGMENT as c_int) };
+        let whole = if next == ffi::IPPROTO_DONE as c_int { null_mut() } else { packet };
+        self.replace(whole).ok()
+    }
+
+    /// Takes the packet out of the hook's hands. None: it is gone.
+    pub fn take(&mut self) -> Option<OwnedMbuf> {
+        let first = NonNull::new(self.first)?;
+        let _ = self.replace(null_mut());
+        Some(OwnedMbuf(first))
+    }
+
     /// `CSUM_*` flags.
     #[must_use]
     #[inline]
@@ -278,5 +313,57 @@ impl Mbuf<'_> {
         // SAFETY: without a send tag the union holds the interface, or null.
         let interface = unsafe { header.__bindgen_anon_1.rcvif };
         !interface.is_null()
+    }
+}
+
+/// A packet that is nobody else's, kept for later.
+pub struct OwnedMbuf(NonNull<ffi::mbuf>);
+
+// SAFETY: the packet is the value's alone, and mbufs belong to no thread.
+unsafe impl Send for OwnedMbuf {}
+
+impl OwnedMbuf {
+    /// Calls `action` with the packet, and frees what it left of it.
+    pub fn give<R>(self, action: impl FnOnce(Mbuf<'_>) -> R) -> R {
+        let mut slot = self.0.as_ptr();
+        core::mem::forget(self);
+        // SAFETY: the slot is a local, and holds a packet that is ours.
+        let result = action(unsafe { Mbuf::new(&raw mut slot) });
+        if !slot.is_null() {
+            // SAFETY: still in the slot, so nobody has taken or freed it.
+            unsafe { ffi::m_freem(slot) };
+        }
+        result
+    }
+
+    /// Remembers the interface that the packet came from by number, as long
+    /// as it is kept: the interface may go.
+    pub fn m_rcvif_serialize(&mut self) {
+        // SAFETY: a received packet, ours.
+        unsafe { ffi::m_rcvif_serialize(self.0.as_ptr()) };
+    }
+
+    /// Has a received packet come in again, in another thread: netisr(9). It
+    /// is dropped if its interface has gone. Inside the network epoch.
+    pub fn netisr_queue(self, v6: bool, serialized: bool) {
+        if serialized {
+            // SAFETY: a packet on which `m_rcvif_serialize` was called.
+            let interface = unsafe { ffi::m_rcvif_restore(self.0.as_ptr()) };
+            if interface.is_null() {
+                return;
+            }
+        }
+        let first = self.0.as_ptr();
+        core::mem::forget(self);
+        let protocol = if v6 { ffi::NETISR_IPV6 } else { ffi::NETISR_IP };
+        // SAFETY: a received packet that begins with its IP header, ours, which is not touched again; curvnet is set.
+        unsafe { ffi::netisr_queue(protocol, first) };
+    }
+}
+
+impl Drop for OwnedMbuf {
+    fn drop(&mut self) {
+        // SAFETY: alive, and nobody else's.
+        unsafe { ffi::m_freem(self.0.as_ptr()) };
     }
 }

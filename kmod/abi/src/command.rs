@@ -44,6 +44,8 @@ pub const MOVE_ABORT: u32 = ioc(IOC_IN | IOC_OUT, 8, size_of::<MoveBatch>());
 pub const EXPIRE: u32 = ioc(IOC_IN | IOC_OUT, 9, size_of::<Expire>());
 /// Removes every binding.
 pub const FLUSH: u32 = ioc(IOC_VOID, 10, 0);
+/// Reads one binding by a wire side that it accepts: [`FlowGet`]. `ENOENT` when there is none.
+pub const FLOW_FIND: u32 = ioc(IOC_IN | IOC_OUT, 12, size_of::<FlowGet>());
 /// Reads the counters: [`Stats`].
 pub const STATS: u32 = ioc(IOC_IN | IOC_OUT, 11, size_of::<Stats>());
 
@@ -93,11 +95,11 @@ pub struct FlowDelete {
     pub reserved: u32,
 }
 
-/// Argument of [`FLOW_GET`].
+/// Argument of [`FLOW_GET`] and [`FLOW_FIND`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FlowGet {
-    /// In: stack side of the binding. Out: the binding.
+    /// In: the stack side, or for [`FLOW_FIND`] the wire side. Out: the binding.
     pub record: Record,
 }
 
@@ -142,8 +144,11 @@ pub struct MoveBatch {
     pub half: u8,
     /// Prepare: 1 holds the flow's output until commit, because the old path is gone; else 0.
     pub hold: u8,
+    /// Prepare: 1 when the new address is proved to be the mover's: a wire side of another binding, or of a connection
+    /// without one, becomes this flow's, and the other is cut off from it until it moves; else 0.
+    pub take: u8,
     /// Must be zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 
 /// One flow of a [`MoveBatch`].

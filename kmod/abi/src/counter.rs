@@ -34,14 +34,20 @@ counters! {
     TranslatedOut = "translated_out",
     /// Packets sent that the hook had translated before and left alone
     Again = "again",
-    /// Segments not sent because their move is not committed yet
+    /// Packets kept because their move is not committed yet
+    Held = "held",
+    /// Kept packets sent after all
+    Released = "released",
+    /// Packets dropped because their move is not committed yet and too many are kept
     DroppedHeld = "dropped_held",
     /// RST segments dropped on a wire side that is not committed yet
     DroppedPendingRst = "dropped_pending_rst",
-    /// Packets received with the stack side of a moved flow, from somebody else
+    /// Packets with a side of a bound flow that are not of it
     DroppedStray = "dropped_stray",
-    /// Fragments of a moved flow dropped
-    DroppedFragment = "dropped_fragment",
+    /// Beginnings of connections dropped because too many wait for a port, or none is free
+    DroppedNewcomer = "dropped_newcomer",
+    /// Fragments given to reassembly before the firewalls
+    Fragments = "fragments",
     /// Packets of a moved flow dropped for short memory
     DroppedMemory = "dropped_memory",
     /// Packets of a moved flow dropped because the table changed too often under them
@@ -60,6 +66,10 @@ counters! {
     MoveCommitted = "move_committed",
     /// Moves taken back, counted by flow
     MoveAborted = "move_aborted",
+    /// Connections given another port because a moved flow has their side
+    Displaced = "displaced",
+    /// TCP connections made to send again at once after a move
+    Resumed = "resumed",
     /// Bindings refused because the table is full
     RefusedFull = "refused_full",
     /// Bindings refused because their wire side is another flow's

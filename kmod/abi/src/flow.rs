@@ -119,4 +119,15 @@ pub struct Record {
     pub created: u64,
     /// Seconds of system uptime when a packet last used it, or `created`.
     pub used: u64,
+    /// [`DISPLACED`] and [`LOST`].
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
 }
+
+/// `Record::flags`: made by the module for a connection that began with a side
+/// of a moved flow; its ports differ between stack and wire.
+pub const DISPLACED: u32 = 1;
+/// `Record::flags`: its wire side was taken by another flow, whose host proved
+/// that it has the address now; nothing is sent until it moves.
+pub const LOST: u32 = 2;

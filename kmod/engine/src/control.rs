@@ -4,31 +4,32 @@
 
 use crate::Engine;
 use crate::flow::{Address, Binding, Half, HalfView, Other, Side, TableError};
-use crate::rules::{HalfState, Placed, Shape};
+use crate::shape::{Cold, HalfShape, Shape};
 use crate::slab::Slab;
 use crate::sync::Ordering;
-
-struct Entry {
-    shape: Shape,
-    placed: Placed,
-    created: u32,
-}
 
 /// What only writers need. Every method takes the [`Engine`] that was made
 /// together with it; the caller's lock lets one writer in at a time.
 pub struct Control {
-    capacity: u32,
+    pub(crate) capacity: u32,
     local_generation: u32,
-    flows: Slab<Entry>,
+    pub(crate) flows: Slab<Cold>,
 }
 
-/// What [`Control::expire`] did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Expired {
-    /// Graces that ended.
-    pub ended: u32,
-    /// Bindings removed.
-    pub removed: u32,
+/// A move of one half, to be prepared.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepare {
+    /// Which half.
+    pub half: Half,
+    /// Its new address.
+    pub new: Address,
+    /// The move's generation, not 0.
+    pub generation: u32,
+    /// The old path is gone: nothing is sent until commit.
+    pub hold: bool,
+    /// The new address is proved to be the mover's: a wire side of another
+    /// binding becomes this one's. Without it, that is a `Conflict`.
+    pub take: bool,
 }
 
 impl Control {
@@ -60,7 +61,8 @@ impl Control {
         self.local_generation
     }
 
-    /// Makes a binding.
+    /// Makes a binding by hand: [`Control::expire`] does not ask for its
+    /// connection.
     ///
     /// # Errors
     /// `Invalid`, `Exists`, `Conflict`, `Full`, `NoMemory`.
@@ -72,7 +74,10 @@ impl Control {
         if engine.flow(stack).is_some() {
             return Err(TableError::Exists);
         }
-        self.insert(engine, shape(stack, wire), now)
+        if engine.owner(wire, None).is_some() {
+            return Err(TableError::Conflict);
+        }
+        self.insert(engine, &Shape { manual: true, ..Shape::new(stack, wire) }, now)
     }
 
     /// Removes a binding.
@@ -80,67 +85,86 @@ impl Control {
     /// # Errors
     /// `NotFound`.
     pub fn delete(&mut self, engine: &Engine, stack: &Side) -> Result<(), TableError> {
-        let index = engine.flow(stack).ok_or(TableError::NotFound)?;
-        self.remove(engine, index);
+        let (flow, shape) = self.find(engine, stack)?;
+        self.remove(engine, flow, &shape);
         Ok(())
     }
 
     /// The binding with this stack side.
     #[must_use]
     pub fn get(&self, engine: &Engine, stack: &Side) -> Option<Binding> {
-        let index = engine.flow(stack)?;
-        self.flows.get(index).map(|entry| view(engine, index, entry))
+        self.view(engine, engine.flow(stack)?)
+    }
+
+    /// The binding that accepts this wire side on input.
+    #[must_use]
+    pub fn get_by_wire(&self, engine: &Engine, wire: &Side) -> Option<Binding> {
+        self.view(engine, engine.owner(wire, None)?)
     }
 
     /// The first binding whose id is above `cursor`.
     #[must_use]
     pub fn next(&self, engine: &Engine, cursor: u64) -> Option<Binding> {
-        let from = u32::try_from(cursor).ok()?;
-        self.flows.next(from).map(|(index, entry)| view(engine, index, entry))
+        let (flow, _) = self.flows.next(u32::try_from(cursor).ok()?)?;
+        self.view(engine, flow)
     }
 
-    /// Prepares a move of one half to the address `new`: input accepts it from
-    /// now on, output does not use it yet, and sends nothing at all if `hold`.
-    /// Makes a binding if the flow has none. Repeating it is harmless.
+    /// Prepares a move of one half: input accepts the new address from now
+    /// on, output does not use it yet. Makes a binding if the flow has none.
+    /// Repeating it is harmless.
+    ///
+    /// `busy` says whether the host has a connection with a given stack side;
+    /// one that the table does not know keeps its wire side, unless
+    /// `prepare.take`.
     ///
     /// # Errors
     /// `Invalid`, `Stale` (the generation is not above the half's, or names
     /// another address than before), `Conflict`, `Full`, `NoMemory`.
-    #[expect(clippy::too_many_arguments, reason = "one command of the device, field by field")]
     pub fn prepare(
         &mut self,
         engine: &Engine,
         stack: &Side,
-        half: Half,
-        new: &Address,
-        generation: u32,
-        hold: bool,
+        prepare: &Prepare,
+        busy: impl Fn(&Side) -> bool,
         now: u32,
     ) -> Result<(), TableError> {
+        let Prepare { half, new, generation, hold, take } = *prepare;
         if generation == 0 || !stack.is_usable() {
             return Err(TableError::Invalid);
         }
-        let index = engine.flow(stack);
-        let entry = index.and_then(|index| self.flows.get(index));
-        let mut changed = entry.map_or_else(|| shape(stack, stack), |entry| entry.shape);
-        if !changed.wire().with(half, *new).is_usable() {
+        let known = self.find(engine, stack).ok();
+        let mut changed = match &known {
+            Some((_, shape)) => *shape,
+            // Somebody else may have taken its wire side while it had no binding.
+            None => Shape { lost: engine.owner(stack, None).is_some(), ..Shape::new(stack, stack) },
+        };
+        if !changed.wire().with(half, new).is_usable() {
             return Err(TableError::Invalid);
         }
-        let state = half_mut(&mut changed, half);
+        let state = changed.half_mut(half);
         match state.other {
             Other::Pending { address, generation: pending, .. } => {
-                if generation < pending || (generation == pending && address != *new) {
+                if generation < pending || (generation == pending && address != new) {
                     return Err(TableError::Stale);
                 }
             }
-            _ if generation == state.generation && state.address == *new => return Ok(()),
+            _ if generation == state.generation && state.address == new => return Ok(()),
             _ if generation <= state.generation => return Err(TableError::Stale),
             _ => {}
         }
-        state.other = Other::Pending { address: *new, generation, hold };
-        match index {
-            Some(index) => self.change(engine, index, changed)?,
-            None => self.insert(engine, changed, now)?,
+        state.other = Other::Pending { address: new, generation, hold };
+        let before = known.map(|(_, shape)| shape);
+        let accepted_before = |side: &Side| before.is_some_and(|before| before.accepted().any(|known| known == *side));
+        let mut takes = [None; 4];
+        for (place, side) in takes.iter_mut().zip(changed.accepted().filter(|side| !accepted_before(side))) {
+            *place = self.taken_from(engine, &changed, &side, take, &busy)?.map(|owner| (owner, side));
+        }
+        match known {
+            Some((flow, shape)) => self.change(engine, flow, &shape, &changed)?,
+            None => self.insert(engine, &changed, now)?,
+        }
+        for (owner, side) in takes.into_iter().flatten() {
+            self.take(engine, owner, &side);
         }
         if half == Half::Local {
             self.local_generation = self.local_generation.max(generation);
@@ -150,6 +174,7 @@ impl Control {
 
     /// Commits a prepared move: output uses the new address, input goes on
     /// accepting the old one for a grace time. Repeating it is harmless.
+    /// Returns whether the flow was held until now.
     ///
     /// # Errors
     /// `Stale` when the half has moved on since, `NotFound`, `Full`.
@@ -160,20 +185,29 @@ impl Control {
         half: Half,
         generation: u32,
         now: u32,
-    ) -> Result<(), TableError> {
-        let (index, mut changed) = self.find(engine, stack)?;
-        let state = half_mut(&mut changed, half);
-        match state.other {
-            Other::Pending { address, generation: pending, .. } if pending == generation => {
+    ) -> Result<bool, TableError> {
+        let (flow, shape) = self.find(engine, stack)?;
+        let mut changed = shape;
+        let state = changed.half_mut(half);
+        let held = match state.other {
+            Other::Pending { address, generation: pending, hold } if pending == generation => {
                 let old = core::mem::replace(&mut state.address, address);
                 state.generation = generation;
                 state.other = if old == address { Other::None } else { Other::Grace { address: old, since: now } };
+                hold
             }
-            _ if generation != 0 && generation == state.generation => return Ok(()),
+            _ if generation != 0 && generation == state.generation => return Ok(false),
             _ if generation < state.generation => return Err(TableError::Stale),
             _ => return Err(TableError::NotFound),
+        };
+        if shape.lost {
+            // What it had before is another's, so there is no grace for it.
+            let wire = changed.wire();
+            changed.half_mut(half).other = Other::None;
+            changed.lost = engine.owner(&wire, Some(flow)).is_some();
         }
-        self.change(engine, index, changed)
+        self.change(engine, flow, &shape, &changed)?;
+        Ok(held)
     }
 
     /// Takes a prepared move back.
@@ -181,126 +215,120 @@ impl Control {
     /// # Errors
     /// `Stale` when it was committed, `NotFound`.
     pub fn abort(&mut self, engine: &Engine, stack: &Side, half: Half, generation: u32) -> Result<(), TableError> {
-        let (index, mut changed) = self.find(engine, stack)?;
-        let state = half_mut(&mut changed, half);
+        let (flow, shape) = self.find(engine, stack)?;
+        let mut changed = shape;
+        let state = changed.half_mut(half);
         match state.other {
             Other::Pending { generation: pending, .. } if pending == generation => state.other = Other::None,
             _ if generation <= state.generation => return Err(TableError::Stale),
             _ => return Err(TableError::NotFound),
         }
         if changed.is_idle() {
-            self.remove(engine, index);
+            self.remove(engine, flow, &shape);
             return Ok(());
         }
-        self.change(engine, index, changed)
-    }
-
-    /// Ends graces that are at least `grace` seconds old, and removes bindings
-    /// that translate nothing any more, and UDP bindings that no packet used
-    /// for `udp_idle` seconds (0: none of these).
-    pub fn expire(&mut self, engine: &Engine, now: u32, grace: u32, udp_idle: u32) -> Expired {
-        let mut expired = Expired::default();
-        let mut from = 0;
-        while let Some((index, entry)) = self.flows.next(from) {
-            from = index.saturating_add(1);
-            let mut changed = entry.shape;
-            let mut ended = 0_u32;
-            for state in [&mut changed.local, &mut changed.remote] {
-                if let Other::Grace { since, .. } = state.other
-                    && now.saturating_sub(since) >= grace
-                {
-                    state.other = Other::None;
-                    ended = ended.saturating_add(1);
-                }
-            }
-            let used = engine.used(&entry.placed).max(entry.created);
-            let idle = udp_idle != 0
-                && entry.shape.stack.protocol == crate::Protocol::Udp
-                && now.saturating_sub(used) >= udp_idle;
-            if idle || changed.is_idle() {
-                self.remove(engine, index);
-                expired.removed = expired.removed.saturating_add(1);
-                expired.ended = expired.ended.saturating_add(ended);
-            } else if ended != 0 && self.change(engine, index, changed).is_ok() {
-                expired.ended = expired.ended.saturating_add(ended);
-            }
-        }
-        expired
+        self.change(engine, flow, &shape, &changed)
     }
 
     /// Removes every binding; returns how many there were.
     pub fn flush(&mut self, engine: &Engine) -> u32 {
         let count = self.flows.len();
         let mut from = 0;
-        while let Some((index, _)) = self.flows.next(from) {
-            from = index.saturating_add(1);
-            self.remove(engine, index);
+        while let Some((flow, cold)) = self.flows.next(from) {
+            from = flow.saturating_add(1);
+            if let Some(shape) = engine.shape(flow, cold) {
+                self.remove(engine, flow, &shape);
+            }
         }
         count
     }
 
-    fn find(&self, engine: &Engine, stack: &Side) -> Result<(u32, Shape), TableError> {
-        let index = engine.flow(stack).ok_or(TableError::NotFound)?;
-        let entry = self.flows.get(index).ok_or(TableError::NotFound)?;
-        Ok((index, entry.shape))
+    /// Whose wire side `side` is, which `changed` is about to accept, if it
+    /// may.
+    fn taken_from(
+        &self,
+        engine: &Engine,
+        changed: &Shape,
+        side: &Side,
+        take: bool,
+        busy: &impl Fn(&Side) -> bool,
+    ) -> Result<Option<u32>, TableError> {
+        let Some(owner) = engine.owner(side, None) else {
+            let unbound = *side != changed.stack && engine.flow(side).is_none();
+            return if unbound && !take && busy(side) { Err(TableError::Conflict) } else { Ok(None) };
+        };
+        let mut shape = self.shape(engine, owner).ok_or(TableError::Conflict)?;
+        let may = shape.yield_grace(side) || (take && shape.wire() == *side);
+        if may { Ok(Some(owner)) } else { Err(TableError::Conflict) }
     }
 
-    fn insert(&mut self, engine: &Engine, shape: Shape, now: u32) -> Result<(), TableError> {
+    /// Makes binding `owner` accept `side` no more.
+    pub(crate) fn take(&mut self, engine: &Engine, owner: u32, side: &Side) {
+        let Some(shape) = self.shape(engine, owner) else { return };
+        let mut changed = shape;
+        if !changed.yield_grace(side) {
+            changed.lost = true;
+        }
+        // It takes entries away only, so it cannot fail.
+        let _ = self.change(engine, owner, &shape, &changed);
+    }
+
+    pub(crate) fn shape(&self, engine: &Engine, flow: u32) -> Option<Shape> {
+        engine.shape(flow, self.flows.get(flow)?)
+    }
+
+    fn find(&self, engine: &Engine, stack: &Side) -> Result<(u32, Shape), TableError> {
+        let flow = engine.flow(stack).ok_or(TableError::NotFound)?;
+        Ok((flow, self.shape(engine, flow).ok_or(TableError::NotFound)?))
+    }
+
+    pub(crate) fn insert(&mut self, engine: &Engine, shape: &Shape, now: u32) -> Result<(), TableError> {
         if self.flows.len() >= self.capacity {
             return Err(TableError::Full);
         }
         if !self.flows.reserve() || !engine.table.allocate(self.capacity) {
             return Err(TableError::NoMemory);
         }
-        let placed = engine.place(self.flows.vacant(), &shape, &Placed::default(), None)?;
-        self.flows.insert(Entry { shape, placed, created: now });
+        engine.place(self.flows.vacant(), None, shape)?;
+        self.flows.insert(shape.cold(now));
         engine.flows.store(self.flows.len(), Ordering::Relaxed);
         Ok(())
     }
 
-    fn change(&mut self, engine: &Engine, index: u32, shape: Shape) -> Result<(), TableError> {
-        let entry = self.flows.get_mut(index).ok_or(TableError::NotFound)?;
-        entry.placed = engine.place(index, &shape, &entry.placed, Some(&entry.shape))?;
-        entry.shape = shape;
-        Ok(())
-    }
-
-    fn remove(&mut self, engine: &Engine, index: u32) {
-        if let Some(entry) = self.flows.get(index) {
-            engine.unplace(&entry.shape.stack, &entry.placed);
+    pub(crate) fn change(
+        &mut self,
+        engine: &Engine,
+        flow: u32,
+        old: &Shape,
+        new: &Shape,
+    ) -> Result<(), TableError> {
+        engine.place(flow, Some(old), new)?;
+        if let Some(cold) = self.flows.get_mut(flow) {
+            *cold = new.cold(cold.created);
         }
-        self.flows.remove(index);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, engine: &Engine, flow: u32, shape: &Shape) {
+        engine.unplace(flow, shape);
+        self.flows.remove(flow);
         engine.flows.store(self.flows.len(), Ordering::Relaxed);
     }
-}
 
-fn shape(stack: &Side, wire: &Side) -> Shape {
-    let half = |address: Address| HalfState { address, generation: 0, other: Other::None };
-    Shape {
-        stack: *stack,
-        local_port: wire.local_port,
-        remote_port: wire.remote_port,
-        local: half(wire.local),
-        remote: half(wire.remote),
-    }
-}
-
-fn half_mut(shape: &mut Shape, half: Half) -> &mut HalfState {
-    match half {
-        Half::Local => &mut shape.local,
-        Half::Remote => &mut shape.remote,
-    }
-}
-
-fn view(engine: &Engine, index: u32, entry: &Entry) -> Binding {
-    let half = |state: &HalfState| HalfView { generation: state.generation, other: state.other };
-    Binding {
-        stack: entry.shape.stack,
-        wire: entry.shape.wire(),
-        local: half(&entry.shape.local),
-        remote: half(&entry.shape.remote),
-        id: u64::from(index).saturating_add(1),
-        created: entry.created,
-        used: engine.used(&entry.placed).max(entry.created),
+    fn view(&self, engine: &Engine, flow: u32) -> Option<Binding> {
+        let cold = self.flows.get(flow)?;
+        let shape = engine.shape(flow, cold)?;
+        let half = |half: &HalfShape| HalfView { generation: half.generation, other: half.other };
+        Some(Binding {
+            stack: shape.stack,
+            wire: shape.wire(),
+            local: half(&shape.local),
+            remote: half(&shape.remote),
+            displaced: shape.displaced,
+            lost: shape.lost,
+            id: u64::from(flow).saturating_add(1),
+            created: cold.created,
+            used: engine.table.used(flow).max(cold.created),
+        })
     }
 }

@@ -145,6 +145,11 @@ pub struct Binding {
     pub local: HalfView,
     /// The remote half.
     pub remote: HalfView,
+    /// It was made for a newcomer, see [`Control::displace`](crate::Control::displace).
+    pub displaced: bool,
+    /// Its wire side was taken by another binding: nothing is sent, and
+    /// nothing received on it, until it moves.
+    pub lost: bool,
     /// Cursor value, unique while the binding lives; never 0.
     pub id: u64,
     /// Uptime in seconds when it was made.

@@ -77,7 +77,8 @@ pub(crate) fn rewrite<P: Packet>(packet: &mut P, quote: &Quote, to: &Key, outer:
 
 /// Gives the message itself the new addresses where it has the old ones.
 fn answer(bytes: &mut [u8], from: &Key, to: &Key, v6: bool) -> Delta {
-    let (from, to) = (from.reversed().side(), to.reversed().side());
+    let back = |key: &Key| if v6 { key.reversed::<true>() } else { key.reversed::<false>() };
+    let (from, to) = (back(from).side(), back(to).side());
     let mut change = Delta::ZERO;
     for (nth, old, new) in [(0, from.local, to.local), (1, from.remote, to.remote)] {
         let (at, len) = if v6 { (8_usize, 16_usize) } else { (12, 4) };

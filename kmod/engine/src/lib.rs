@@ -21,20 +21,23 @@ extern crate alloc;
 
 mod checksum;
 mod control;
+mod displace;
 mod flow;
 mod icmp;
 mod key;
+mod lifetime;
 mod packet;
 mod parse;
 mod path;
 mod rewrite;
-mod rules;
+mod shape;
 mod slab;
 mod sync;
 mod table;
 
-pub use control::{Control, Expired};
+pub use control::{Control, Prepare};
 pub use flow::{Address, Binding, Half, HalfView, Other, Protocol, Side, TableError, Version};
+pub use lifetime::{Expired, Limits};
 pub use packet::{Checksum, DropReason, Gone, Packet, PassReason, Verdict};
 
 use sync::{AtomicU32, Ordering};
@@ -85,7 +88,10 @@ impl Engine {
         if self.is_empty() {
             return Verdict::Pass;
         }
-        path::input(self, packet, version, now)
+        match version {
+            Version::V4 => path::input::<P, false>(self, packet, now),
+            Version::V6 => path::input::<P, true>(self, packet, now),
+        }
     }
 
     /// Gives a packet to be sent its wire side. `now` is uptime in seconds.
@@ -94,6 +100,21 @@ impl Engine {
         if self.is_empty() {
             return Verdict::Pass;
         }
-        path::output(self, packet, version, now)
+        match version {
+            Version::V4 => path::output::<P, false>(self, packet, now),
+            Version::V6 => path::output::<P, true>(self, packet, now),
+        }
+    }
+
+    /// Whether packets of the binding with this number (see
+    /// [`Verdict::Hold`]) are still to be kept.
+    pub fn holds(&self, flow: u32) -> bool {
+        self.table.content(flow).is_some_and(|content| content.state & (table::LOCAL_HOLD | table::REMOTE_HOLD) != 0)
+    }
+
+    /// The side, local end first, of a packet with the verdict
+    /// [`Verdict::Displace`], for [`Control::displace`].
+    pub fn newcomer<P: Packet>(packet: &mut P, version: Version, received: bool) -> Option<Side> {
+        path::newcomer(packet, version, received)
     }
 }

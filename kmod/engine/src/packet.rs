@@ -56,6 +56,21 @@ pub enum Verdict {
     PassCounted(PassReason),
     /// Goes on with the headers of the other side.
     Translated,
+    /// Its flow's move is not committed yet and the old path is gone: to be
+    /// kept until then, and tried again, or dropped.
+    Hold {
+        /// A number that the packets of one binding have in common.
+        flow: u32,
+    },
+    /// It begins a connection that needs another port, see
+    /// [`Engine::newcomer`](crate::Engine::newcomer): to be kept until it has
+    /// one, and tried again, or dropped.
+    Displace,
+    /// A received fragment: the whole datagram is needed, to be tried then.
+    Reassemble {
+        /// IPv6: where the fragment header lies.
+        offset: usize,
+    },
     /// To be freed and counted, silently.
     Drop(DropReason),
     /// Was freed already, for short memory.
@@ -74,14 +89,10 @@ pub enum PassReason {
 /// Why a packet is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
-    /// Its flow's move is not committed yet and the old path is gone.
-    Held,
     /// An RST on a wire side that is not committed yet.
     PendingRst,
-    /// It claims the stack side of a bound flow without being of it.
+    /// It has a side of a bound flow without being of it.
     Stray,
-    /// A first fragment of a bound flow.
-    Fragment,
     /// Its flow changed too often while it was looked up.
     Contended,
 }

@@ -27,6 +27,11 @@ pub(crate) enum Parsed {
     Segment(Segment),
     /// It may be an error about a packet of the flow.
     Error(Quote),
+    /// A part of something that may be of a flow. IPv6: where the fragment
+    /// header lies.
+    Fragment(usize),
+    /// It cannot.
+    Other,
 }
 
 /// What the headers of a segment or datagram say.
@@ -38,87 +43,122 @@ pub(crate) struct Segment {
     /// Bytes that a translation touches, from the start.
     pub(crate) len: usize,
     pub(crate) protocol: Protocol,
-    /// A TCP segment with RST set.
-    pub(crate) reset: bool,
-    /// The first of several fragments.
-    pub(crate) fragment: bool,
+    /// TCP's flags; UDP: 0.
+    pub(crate) flags: u8,
     /// The destination is only a stop on the way.
     pub(crate) source_route: bool,
 }
 
-/// `Ok(None)`: not a packet that could belong to a flow. `Err`: the verdict.
-#[inline(always)]
-pub(crate) fn parse<P: Packet>(packet: &mut P, version: Version) -> Result<Option<Parsed>, Verdict> {
-    match version {
-        Version::V4 => parse_v4(packet),
-        Version::V6 => parse_v6(packet),
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+impl Segment {
+    /// A TCP segment that resets its connection.
+    #[inline(always)]
+    pub(crate) fn is_reset(&self) -> bool {
+        self.flags & RST != 0
+    }
+
+    /// A TCP segment that begins a connection.
+    #[inline(always)]
+    pub(crate) fn begins(&self) -> bool {
+        self.flags & (SYN | RST | ACK) == SYN
     }
 }
 
+/// A TCP segment behind an IP header as nearly all have it: all headers
+/// contiguous, no options, no fragment. Everything else is for [`parse`].
 #[inline(always)]
-fn parse_v4<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
+pub(crate) fn plain<P: Packet, const V6: bool>(packet: &P) -> Option<Segment> {
+    let (forward, transport, flags) = if V6 {
+        let header = packet.head().first_chunk::<60>()?;
+        let [first, _, _, _, l0, l1, next, _, rest @ ..] = header;
+        let payload = usize::from(u16::from_be_bytes([*l0, *l1]));
+        let (addresses, rest) = rest.split_first_chunk::<32>()?;
+        let [p0, p1, p2, p3, _, _, _, _, _, _, _, _, _, flags, ..] = *rest.first_chunk::<20>()?;
+        if first >> 4 != 6 || *next != TCP || payload < 20 || payload.wrapping_add(40) > packet.total() {
+            return None;
+        }
+        (Key::from_v6(addresses, u32::from_be_bytes([p0, p1, p2, p3]), Protocol::Tcp), 40, flags)
+    } else {
+        let header = packet.head().first_chunk::<40>()?;
+        let [first, _, t0, t1, _, _, f0, f1, _, protocol, _, _, a0, a1, a2, a3, a4, a5, a6, a7, ..] = *header;
+        let [.., p0, p1, p2, p3, _, _, _, _, _, _, _, _, _, flags, _, _, _, _, _, _] = *header;
+        let total = usize::from(u16::from_be_bytes([t0, t1]));
+        let fragment = u16::from_be_bytes([f0, f1]) & 0x3fff != 0;
+        if first != 0x45 || protocol != TCP || fragment || total < 40 || total > packet.total() {
+            return None;
+        }
+        let addresses = u64::from_be_bytes([a0, a1, a2, a3, a4, a5, a6, a7]);
+        (Key::from_v4(addresses, u32::from_be_bytes([p0, p1, p2, p3]), Protocol::Tcp), 20, flags)
+    };
+    let len = if V6 { 60 } else { 40 };
+    Some(Segment { forward, transport, len, protocol: Protocol::Tcp, flags, source_route: false })
+}
+
+/// `Err`: the verdict.
+pub(crate) fn parse<P: Packet, const V6: bool>(packet: &mut P) -> Result<Parsed, Verdict> {
+    if V6 { parse_v6(packet) } else { parse_v4(packet) }
+}
+
+fn parse_v4<P: Packet>(packet: &mut P) -> Result<Parsed, Verdict> {
     let header = bytes::<P, 20>(packet, 0)?;
     let [first, _, _, _, _, _, _, _, _, protocol, ..] = *header;
     if !matches!(protocol, TCP | UDP | ICMP) {
-        return Ok(None);
+        return Ok(Parsed::Other);
     }
     let offset = usize::from(first & 0xf).wrapping_mul(4);
-    let fragment = u16::from_be_bytes(field(header, 6));
-    if fragment & 0x1fff != 0 {
-        return Ok(None);
-    }
-    let fragment = fragment & 0x2000 != 0;
+    let fragment = u16::from_be_bytes(field(header, 6)) & 0x3fff != 0;
     let total = usize::from(u16::from_be_bytes(field(header, 2)));
     let addresses = u64::from_be_bytes(field(header, 12));
     if first >> 4 != 4 || offset < 20 || total > packet.total() {
         return Err(MALFORMED);
     }
     let Some(protocol) = transport(protocol) else {
-        return if fragment { Ok(None) } else { parse_error(packet, Version::V4, offset, total) };
+        return if fragment { Ok(Parsed::Other) } else { parse_error(packet, Version::V4, offset, total) };
     };
+    if fragment {
+        return Ok(Parsed::Fragment(0));
+    }
     let source_route = offset > 20 && has_source_route(packet, offset)?;
-    let transport = Transport { protocol, offset, end: total, fragment, source_route };
-    transport
-        .parse(packet, |ports| Key::from_v4(addresses, ports, protocol))
-        .map(|segment| Some(Parsed::Segment(segment)))
+    let transport = Transport { protocol, offset, end: total, source_route };
+    transport.parse(packet, |ports| Key::from_v4(addresses, ports, protocol)).map(Parsed::Segment)
 }
 
-#[inline(always)]
-fn parse_v6<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
+fn parse_v6<P: Packet>(packet: &mut P) -> Result<Parsed, Verdict> {
     let header = bytes::<P, 40>(packet, 0)?;
     let [first, _, _, _, l0, l1, mut next, _, addresses @ ..] = *header;
     let end = usize::from(u16::from_be_bytes([l0, l1])).saturating_add(40);
     if first >> 4 != 6 || end > packet.total() {
         return Err(MALFORMED);
     }
-    let (mut offset, mut fragment, mut source_route) = (40_usize, false, false);
+    let (mut offset, mut source_route) = (40_usize, false);
     for _ in 0..=EXTENSIONS_MAX {
         if let Some(protocol) = transport(next) {
-            let transport = Transport { protocol, offset, end, fragment, source_route };
-            return transport
-                .parse(packet, |ports| Key::from_v6(&addresses, ports, protocol))
-                .map(|segment| Some(Parsed::Segment(segment)));
+            let transport = Transport { protocol, offset, end, source_route };
+            return transport.parse(packet, |ports| Key::from_v6(&addresses, ports, protocol)).map(Parsed::Segment);
         }
-        if next == ICMP_V6 && !fragment {
+        if next == ICMP_V6 {
             return parse_error(packet, Version::V6, offset, end);
         }
         if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
-            return Ok(None);
+            return Ok(Parsed::Other);
         }
         if offset.saturating_add(8) > end {
             return Err(MALFORMED);
         }
         if offset.saturating_add(8) > HEADERS_MAX {
-            return Ok(None);
+            return Ok(Parsed::Other);
         }
         let [following, length, b2, b3, ..] = *bytes::<P, 8>(packet, offset)?;
         let length = match next {
             FRAGMENT => {
-                let position = u16::from_be_bytes([b2, b3]);
-                if position & 0xfff8 != 0 {
-                    return Ok(None);
+                // An atomic fragment is whole (RFC 6946).
+                if u16::from_be_bytes([b2, b3]) & 0xfff9 != 0 {
+                    let other = !matches!(following, TCP | UDP | HOP_BY_HOP | ROUTING | DESTINATION);
+                    return Ok(if other { Parsed::Other } else { Parsed::Fragment(offset) });
                 }
-                fragment |= position & 1 != 0;
                 8
             }
             ROUTING => {
@@ -131,7 +171,7 @@ fn parse_v6<P: Packet>(packet: &mut P) -> Result<Option<Parsed>, Verdict> {
         next = following;
         offset = offset.saturating_add(length);
     }
-    Ok(None)
+    Ok(Parsed::Other)
 }
 
 fn transport(protocol: u8) -> Option<Protocol> {
@@ -150,18 +190,16 @@ struct Transport {
     offset: usize,
     /// Where the packet ends by its own account.
     end: usize,
-    fragment: bool,
     source_route: bool,
 }
 
 impl Transport {
     #[inline(always)]
     fn parse<P: Packet>(self, packet: &mut P, key: impl FnOnce(u32) -> Key) -> Result<Segment, Verdict> {
-        let Self { protocol, offset, end, fragment, source_route } = self;
-        // A first fragment is not translated: its ports are enough.
+        let Self { protocol, offset, end, source_route } = self;
         let header = match protocol {
-            Protocol::Tcp if !fragment => 20,
-            _ => 8,
+            Protocol::Tcp => 20,
+            Protocol::Udp => 8,
         };
         let len = offset.saturating_add(header);
         if len > end {
@@ -170,15 +208,15 @@ impl Transport {
         if len > HEADERS_MAX {
             return Err(Verdict::Pass);
         }
-        let (ports, reset) = if header == 20 {
+        let (ports, flags) = if protocol == Protocol::Tcp {
             let tcp = bytes::<P, 20>(packet, offset)?;
             let [.., flags, _, _, _, _, _, _] = *tcp;
-            (field(tcp, 0), flags & 0x04 != 0)
+            (field(tcp, 0), flags)
         } else {
-            (field(bytes::<P, 8>(packet, offset)?, 0), false)
+            (field(bytes::<P, 8>(packet, offset)?, 0), 0)
         };
         let forward = key(u32::from_be_bytes(ports));
-        Ok(Segment { forward, transport: offset, len, protocol, reset, fragment, source_route })
+        Ok(Segment { forward, transport: offset, len, protocol, flags, source_route })
     }
 }
 
@@ -190,21 +228,21 @@ fn parse_error<P: Packet>(
     version: Version,
     icmp: usize,
     end: usize,
-) -> Result<Option<Parsed>, Verdict> {
+) -> Result<Parsed, Verdict> {
     let v6 = version == Version::V6;
     let ip = icmp.saturating_add(8);
     // The shortest quote: an IP header and 8 bytes (RFC 792).
     let shortest = ip.saturating_add(if v6 { 48 } else { 28 });
     if shortest > end || shortest > HEADERS_MAX {
-        return Ok(None);
+        return Ok(Parsed::Other);
     }
     let [kind, ..] = *bytes::<P, 8>(packet, icmp)?;
     if !is_error(v6, kind) {
-        return Ok(None);
+        return Ok(Parsed::Other);
     }
     let (protocol, transport_at, forward) = if v6 {
         let [first, _, _, _, _, _, next, _, addresses @ ..] = *bytes::<P, 40>(packet, ip)?;
-        let Some(protocol) = transport(next).filter(|_| first >> 4 == 6) else { return Ok(None) };
+        let Some(protocol) = transport(next).filter(|_| first >> 4 == 6) else { return Ok(Parsed::Other) };
         let at = ip.saturating_add(40);
         let [a, b, c, d] = *bytes::<P, 4>(packet, at)?;
         (protocol, at, Key::from_v6(&addresses, u32::from_be_bytes([a, b, c, d]), protocol))
@@ -213,11 +251,11 @@ fn parse_error<P: Packet>(
             *bytes::<P, 20>(packet, ip)?;
         let offset = usize::from(first & 0xf).saturating_mul(4);
         let whole = u16::from_be_bytes([f0, f1]) & 0x1fff == 0 && offset >= 20 && first >> 4 == 4;
-        let Some(protocol) = transport(next).filter(|_| whole) else { return Ok(None) };
+        let Some(protocol) = transport(next).filter(|_| whole) else { return Ok(Parsed::Other) };
         let at = ip.saturating_add(offset);
         let least = at.saturating_add(8);
         if least > end || least > HEADERS_MAX {
-            return Ok(None);
+            return Ok(Parsed::Other);
         }
         let [a, b, c, d] = *bytes::<P, 4>(packet, at)?;
         let addresses = u64::from_be_bytes([s0, s1, s2, s3, d0, d1, d2, d3]);
@@ -233,7 +271,7 @@ fn parse_error<P: Packet>(
     if packet.head().len() < len {
         packet.pull(len).map_err(|_| Verdict::Gone)?;
     }
-    Ok(Some(Parsed::Error(Quote { icmp, ip, transport: transport_at, check, len, forward, protocol })))
+    Ok(Parsed::Error(Quote { icmp, ip, transport: transport_at, check, len, forward, protocol }))
 }
 
 /// `N` bytes at `at` of a header that has them.

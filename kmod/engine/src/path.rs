@@ -1,77 +1,124 @@
 //! The packet path: look up, decide, rewrite.
 
 use crate::Engine;
-use crate::flow::Version;
+use crate::flow::{Protocol, Side, Version};
 use crate::icmp::{self, Quote};
 use crate::key::Key;
 use crate::packet::{DropReason, Packet, PassReason, Verdict};
-use crate::parse::{Parsed, Segment, parse};
+use crate::parse::{Parsed, Segment, parse, plain};
 use crate::rewrite::rewrite;
 use crate::sync::{AtomicU32, Ordering};
-use crate::table::{Find, HOLD, INPUT, PENDING};
+use crate::table::{
+    Find, LOCAL_GRACE, LOCAL_HOLD, LOCAL_PENDING, LOST, REMOTE_GRACE, REMOTE_HOLD, REMOTE_PENDING,
+};
+
+const PENDING: u64 = LOCAL_PENDING | REMOTE_PENDING;
+const GRACE: u64 = LOCAL_GRACE | REMOTE_GRACE;
+const HOLD: u64 = LOCAL_HOLD | REMOTE_HOLD;
 
 #[inline]
-pub(crate) fn output<P: Packet>(engine: &Engine, packet: &mut P, version: Version, now: u32) -> Verdict {
-    let segment = match parse(packet, version) {
-        Ok(Some(Parsed::Segment(segment))) => segment,
-        Ok(Some(Parsed::Error(quote))) => return error_output(engine, packet, &quote),
-        Ok(None) => return Verdict::Pass,
-        Err(verdict) => return verdict,
-    };
-    let from = segment.forward;
-    match engine.table.find(engine.hasher.hash(&from), &from, 0) {
-        Find::Miss | Find::Twin => Verdict::Pass,
-        Find::Contended => Verdict::Drop(DropReason::Contended),
-        Find::Rule { flags, .. } if flags & HOLD != 0 => Verdict::Drop(DropReason::Held),
-        Find::Rule { to, used, .. } => {
-            touch(used, now);
-            translate(packet, &segment, &to)
-        }
+pub(crate) fn output<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, now: u32) -> Verdict {
+    match plain::<P, V6>(packet) {
+        Some(segment) => send::<P, V6>(engine, packet, &segment, now),
+        None => output_odd::<P, V6>(engine, packet, now),
     }
 }
 
 #[inline]
-pub(crate) fn input<P: Packet>(engine: &Engine, packet: &mut P, version: Version, now: u32) -> Verdict {
-    let segment = match parse(packet, version) {
-        Ok(Some(Parsed::Segment(segment))) => segment,
-        Ok(Some(Parsed::Error(quote))) => return error_input(engine, packet, &quote),
-        Ok(None) => return Verdict::Pass,
-        Err(verdict) => return verdict,
-    };
-    let from = segment.forward.reversed();
-    match engine.table.find(engine.hasher.hash(&from), &from, INPUT) {
+pub(crate) fn input<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, now: u32) -> Verdict {
+    match plain::<P, V6>(packet) {
+        Some(segment) => receive::<P, V6>(engine, packet, &segment, now),
+        None => input_odd::<P, V6>(engine, packet, now),
+    }
+}
+
+#[cold]
+fn output_odd<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, now: u32) -> Verdict {
+    match parse::<P, V6>(packet) {
+        Ok(Parsed::Segment(segment)) => send::<P, V6>(engine, packet, &segment, now),
+        Ok(Parsed::Error(quote)) => error_output::<P, V6>(engine, packet, &quote),
+        // What this host sends is cut into fragments after the hook.
+        Ok(Parsed::Fragment(_) | Parsed::Other) => Verdict::Pass,
+        Err(verdict) => verdict,
+    }
+}
+
+#[cold]
+fn input_odd<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, now: u32) -> Verdict {
+    match parse::<P, V6>(packet) {
+        Ok(Parsed::Segment(segment)) => receive::<P, V6>(engine, packet, &segment, now),
+        Ok(Parsed::Error(quote)) => error_input::<P, V6>(engine, packet, &quote),
+        Ok(Parsed::Fragment(offset)) => Verdict::Reassemble { offset },
+        Ok(Parsed::Other) => Verdict::Pass,
+        Err(verdict) => verdict,
+    }
+}
+
+#[inline(always)]
+fn send<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, segment: &Segment, now: u32) -> Verdict {
+    let from = segment.forward;
+    match engine.table.output::<V6>(engine.hasher.hash::<V6>(&from), &from) {
         Find::Miss => Verdict::Pass,
-        Find::Twin => Verdict::Drop(DropReason::Stray),
+        // The wire side of another flow. A connection that is older than that
+        // has lost it; a new one gets another.
+        Find::Twin => newcomer_or_stray(segment),
         Find::Contended => Verdict::Drop(DropReason::Contended),
-        Find::Rule { flags, .. } if flags & PENDING != 0 && segment.reset => Verdict::Drop(DropReason::PendingRst),
-        Find::Rule { to, used, .. } => {
-            touch(used, now);
-            translate(packet, &segment, &to.reversed())
+        Find::Hit(hit) if hit.state & (HOLD | LOST) != 0 => held(hit.state, hit.flow),
+        Find::Hit(hit) => {
+            touch(hit.used, now);
+            translate::<P, V6>(packet, segment, &hit.to)
         }
     }
+}
+
+#[inline(always)]
+fn receive<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, segment: &Segment, now: u32) -> Verdict {
+    let from = segment.forward.reversed::<V6>();
+    match engine.table.input::<V6>(engine.hasher.hash::<V6>(&from), &from) {
+        Find::Miss => Verdict::Pass,
+        // The stack side of a flow that is elsewhere by now: a stranger.
+        Find::Twin => newcomer_or_stray(segment),
+        Find::Contended => Verdict::Drop(DropReason::Contended),
+        Find::Hit(hit) if hit.state & PENDING != 0 && segment.is_reset() => Verdict::Drop(DropReason::PendingRst),
+        Find::Hit(hit) if hit.state & GRACE != 0 && segment.begins() => Verdict::Displace,
+        Find::Hit(hit) => {
+            touch(hit.used, now);
+            translate::<P, V6>(packet, segment, &hit.to.reversed::<V6>())
+        }
+    }
+}
+
+#[cold]
+fn held(state: u64, flow: u32) -> Verdict {
+    if state & HOLD != 0 { Verdict::Hold { flow } } else { Verdict::Drop(DropReason::Stray) }
+}
+
+/// For TCP, only a SYN can begin something; anything else, delivered to the
+/// wrong connection or to none, would be answered with RST.
+#[cold]
+fn newcomer_or_stray(segment: &Segment) -> Verdict {
+    let begins = segment.protocol == Protocol::Udp || segment.begins();
+    if begins { Verdict::Displace } else { Verdict::Drop(DropReason::Stray) }
 }
 
 /// Gives the packet the source and destination `to`.
 #[inline(always)]
-fn translate<P: Packet>(packet: &mut P, segment: &Segment, to: &Key) -> Verdict {
+fn translate<P: Packet, const V6: bool>(packet: &mut P, segment: &Segment, to: &Key) -> Verdict {
     if segment.forward == *to {
         return Verdict::Pass;
-    }
-    if segment.fragment {
-        return Verdict::Drop(DropReason::Fragment);
     }
     if segment.source_route {
         return Verdict::PassCounted(PassReason::Options);
     }
-    rewrite(packet, segment, to)
+    rewrite::<P, V6>(packet, segment, to)
 }
 
 /// A received error quotes what was sent: the wire side, from here.
 #[cold]
-fn error_input<P: Packet>(engine: &Engine, packet: &mut P, quote: &Quote) -> Verdict {
+fn error_input<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, quote: &Quote) -> Verdict {
     let from = quote.forward;
-    match engine.table.find(engine.hasher.hash(&from), &from, INPUT) {
-        Find::Rule { to, .. } if to != from => icmp::rewrite(packet, quote, &to, false),
+    match engine.table.input::<V6>(engine.hasher.hash::<V6>(&from), &from) {
+        Find::Hit(hit) if hit.to != from => icmp::rewrite(packet, quote, &hit.to, false),
         _ => Verdict::Pass,
     }
 }
@@ -79,18 +126,34 @@ fn error_input<P: Packet>(engine: &Engine, packet: &mut P, quote: &Quote) -> Ver
 /// An error to be sent quotes what was received: the stack side, from there.
 /// It goes to the same end, so its own addresses change as well.
 #[cold]
-fn error_output<P: Packet>(engine: &Engine, packet: &mut P, quote: &Quote) -> Verdict {
-    let from = quote.forward.reversed();
-    match engine.table.find(engine.hasher.hash(&from), &from, 0) {
-        Find::Rule { flags, .. } if flags & HOLD != 0 => Verdict::Drop(DropReason::Held),
-        Find::Rule { to, .. } if to != from => icmp::rewrite(packet, quote, &to.reversed(), true),
+fn error_output<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, quote: &Quote) -> Verdict {
+    let from = quote.forward.reversed::<V6>();
+    match engine.table.output::<V6>(engine.hasher.hash::<V6>(&from), &from) {
+        Find::Hit(hit) if hit.state & (HOLD | LOST) != 0 => held(hit.state, hit.flow),
+        Find::Hit(hit) if hit.to != from => icmp::rewrite(packet, quote, &hit.to.reversed::<V6>(), true),
         _ => Verdict::Pass,
     }
 }
 
+/// The side of a segment or datagram, local end first.
+#[cold]
+pub(crate) fn newcomer<P: Packet>(packet: &mut P, version: Version, received: bool) -> Option<Side> {
+    let parsed = match version {
+        Version::V4 => parse::<P, false>(packet),
+        Version::V6 => parse::<P, true>(packet),
+    };
+    let Ok(Parsed::Segment(segment)) = parsed else { return None };
+    let key = match (received, version) {
+        (false, _) => segment.forward,
+        (true, Version::V4) => segment.forward.reversed::<false>(),
+        (true, Version::V6) => segment.forward.reversed::<true>(),
+    };
+    Some(key.side())
+}
+
 /// Notes the use, writing at most once a second, so that the line stays
 /// shared between processors.
-#[inline]
+#[inline(always)]
 fn touch(used: &AtomicU32, now: u32) {
     if used.load(Ordering::Relaxed) != now {
         used.store(now, Ordering::Relaxed);

@@ -8,12 +8,12 @@ use crate::parse::Segment;
 
 /// Turns source and destination of the packet into `to`.
 #[inline(always)]
-pub(crate) fn rewrite<P: Packet>(packet: &mut P, segment: &Segment, to: &Key) -> Verdict {
+pub(crate) fn rewrite<P: Packet, const V6: bool>(packet: &mut P, segment: &Segment, to: &Key) -> Verdict {
     let from = &segment.forward;
     let [a, b, c, d] = from.addresses;
     let [e, f, g, h] = to.addresses;
     let mut addresses = Delta::between(a, e);
-    if from.is_v6() {
+    if V6 {
         let rest = Delta::between(c, g).plus(Delta::between(d, h));
         addresses = addresses.plus(Delta::between(b, f)).plus(rest);
     }
@@ -33,7 +33,7 @@ pub(crate) fn rewrite<P: Packet>(packet: &mut P, segment: &Segment, to: &Key) ->
     };
     let Some((port_fields, [c0, c1])) = patched else { return MALFORMED };
     // The last check: from here on everything is written.
-    if from.is_v6() {
+    if V6 {
         let Some(fields) = ip.get_mut(8..40) else { return MALFORMED };
         for (field, word) in fields.as_chunks_mut().0.iter_mut().zip(to.addresses) {
             *field = word.to_be_bytes();

@@ -1,37 +1,41 @@
-//! The table that the packet path reads: rules, found by key.
-//!
-//! A **rule** says what a packet's side becomes. A binding has one rule for
-//! output (its stack side becomes its wire side) and one or more for input
-//! (each wire side that it accepts becomes its stack side). Both kinds live in
-//! one table under one hash, so that one look-up also finds out that a
-//! received packet carries the *stack* side of a bound flow.
+//! The table that the packet path reads: one record for each binding, and an
+//! index that finds records by key.
 //!
 //! # Shape
-//! Buckets of 24 slots. A bucket begins with a cache line of 8-bit tags; a miss
-//! reads that line and, thirteen times out of fourteen, nothing else. A rule holds all that a
-//! translation needs, so a hit reads one or two lines more, beside the first.
+//! A **record** is two cache lines: the stack side, and two slots for each
+//! half of the wire side (the address in use, and a second one that is pending
+//! or in grace). A word of state says what the slots mean. The **index** has,
+//! for each binding, one entry for its stack side and one for each wire side
+//! that it accepts (equal ones once). A bucket is a cache line: twelve tags of
+//! eight bits and twelve numbers of records. A packet of no binding reads one
+//! bucket and, nineteen times out of twenty, nothing else; a packet of a
+//! binding reads its record besides.
+//!
 //! Who finds his bucket full goes on to the next ones, and leaves a count in
-//! each that he passed (`overflow`), so that a look-up ends where the count is
-//! zero and removal leaves no trace.
+//! each that he passed, so that a look-up ends where the count is zero and
+//! removal leaves no trace.
 //!
 //! # Why readers need no lock
 //! All memory is atomics that live as long as the table. Writers exclude each
-//! other (they need `&mut Control`). A rule's words never change while its tag
-//! is set, but for the one word of its flags.
+//! other (they need `&mut Control`).
 //!
-//! - A slot is filled like this: the bucket's `version` goes up, then the
-//!   words are written, then the tag is published (release). A reader who
-//!   read a word of the new rule behind an old tag sees, after its acquire
-//!   fence, the higher version, and looks again.
-//! - A rule is replaced by another of the same key like this: the new one is
-//!   published, then `version` of the key's *home* bucket goes up (release),
-//!   then the old tag is cleared. A reader who missed both saw the old tag
-//!   cleared, so he sees the higher version when he checks the buckets he
-//!   visited, and looks again.
+//! - **Nothing moves.** An entry stays in its place as long as its key is
+//!   wanted, so a reader cannot miss it. A move adds entries before the state
+//!   says that they count, and takes entries away afterwards.
+//! - **What a reader relies on does not change under it.** The stack side
+//!   never changes; an address is only written into a slot that the state
+//!   calls unused. State and slots are read like a seqlock: every change of
+//!   the state, also the end of a record and its next use, makes it another
+//!   number, so a reader who finds the same number afterwards read one
+//!   consistent record, and any other reads again. But no reader ever waits:
+//!   between any two steps of a writer the record is valid, also if the writer
+//!   is preempted there for good.
+//! - **The index may be wrong for a moment, the record may not.** The number
+//!   behind a tag can be that of a record which has ended or is another's by
+//!   now; the comparison with the record's own key finds that out.
 //!
-//! A reader never waits for a writer: a writer that is preempted halfway costs
-//! readers nothing. Each repetition means that a writer got something done,
-//! and after [`ATTEMPTS`] of them the packet is dropped and counted.
+//! Each repetition means that a writer got something done, and after
+//! [`ATTEMPTS`] of them the packet is dropped and counted.
 
 use crate::key::Key;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
@@ -40,236 +44,507 @@ use spin::Once;
 #[cfg(not(feature = "loom"))]
 use zerocopy::FromZeros;
 
-// Loom tries all interleavings: there, small buckets say the same.
-const TAG_WORDS: usize = if cfg!(feature = "loom") { 1 } else { 3 };
-/// Tags to a word.
-const LANES: usize = 8;
-/// Slots of a bucket.
-const SLOTS: usize = TAG_WORDS * LANES;
+/// Entries of a bucket.
+const ENTRIES: usize = 12;
 /// Most buckets that a look-up visits.
 const PROBES: usize = 8;
 /// Most repetitions of a look-up that writers disturbed.
 const ATTEMPTS: usize = 64;
+/// Entries that each binding may have at three quarters of the index: as in a
+/// move of all of them at once.
+const ENTRIES_EACH: usize = 4;
 
-/// Rule flag: translates received packets; without it, packets to be sent.
-pub(crate) const INPUT: u64 = 1;
-/// Rule flag, input: the move is not committed; RST segments are dropped.
-pub(crate) const PENDING: u64 = 2;
-/// Rule flag, output: nothing is sent until commit.
-pub(crate) const HOLD: u64 = 4;
-const FLAGS: u64 = 0xff;
+/// State: the record is a binding's.
+const LIVE: u64 = 1;
+/// State: the local address in use is that of slot 1.
+pub(crate) const LOCAL_SECOND: u64 = 1 << 1;
+/// State: the remote address in use is that of slot 1.
+pub(crate) const REMOTE_SECOND: u64 = 1 << 2;
+/// State: the other local slot is pending.
+pub(crate) const LOCAL_PENDING: u64 = 1 << 3;
+/// State: the other local slot is in grace.
+pub(crate) const LOCAL_GRACE: u64 = 1 << 4;
+/// State: the other remote slot is pending.
+pub(crate) const REMOTE_PENDING: u64 = 1 << 5;
+/// State: the other remote slot is in grace.
+pub(crate) const REMOTE_GRACE: u64 = 1 << 6;
+/// State: nothing is sent until the pending local half is committed.
+pub(crate) const LOCAL_HOLD: u64 = 1 << 7;
+/// State: nothing is sent until the pending remote half is committed.
+pub(crate) const REMOTE_HOLD: u64 = 1 << 8;
+/// State: the wire side in use is another binding's by now.
+pub(crate) const LOST: u64 = 1 << 9;
+/// State: made for a newcomer, see `Control::displace`.
+pub(crate) const DISPLACED: u64 = 1 << 10;
+/// State: made by hand.
+pub(crate) const MANUAL: u64 = 1 << 11;
+const FLAGS: u64 = 0xffff;
+/// Each change of a state adds this.
+const STEP: u64 = FLAGS + 1;
 
-const PORTS: u64 = 0xffff_ffff;
+const LOCAL_OTHER: u64 = LOCAL_PENDING | LOCAL_GRACE;
+const REMOTE_OTHER: u64 = REMOTE_PENDING | REMOTE_GRACE;
 
 #[cfg_attr(not(feature = "loom"), derive(FromZeros))]
-#[repr(C)]
-struct Rule {
-    /// Key and replacement. What IPv4 needs comes first: key head and
-    /// addresses, flags with flow and ports, new addresses.
-    words: [AtomicU64; 10],
+#[repr(C, align(128))]
+struct Record {
+    state: AtomicU64,
+    stack: [AtomicU64; 5],
+    /// Head of the wire side's key.
+    wire: AtomicU64,
+    /// Uptime in seconds when it last translated a packet.
+    used: AtomicU32,
+    _spare: u32,
+    /// IPv4: the first word, where the key has it.
+    locals: [[AtomicU64; 2]; 2],
+    remotes: [[AtomicU64; 2]; 2],
 }
 
 #[cfg_attr(not(feature = "loom"), derive(FromZeros))]
 #[repr(C, align(64))]
 struct Bucket {
-    /// Goes up before a slot is filled, and before a rule at home here goes.
-    version: AtomicU32,
-    /// Rules that found this bucket full and went on.
-    overflow: AtomicU32,
-    /// Eight tags to a word, 0 for a free slot.
-    tags: [AtomicU64; TAG_WORDS],
-    rules: [Rule; SLOTS],
-    /// Uptime in seconds when a rule last translated a packet.
-    used: [AtomicU32; SLOTS],
+    /// Tags of twelve entries, 0 for a free one; in the upper half of the
+    /// second word, how many entries found this bucket full and went on.
+    tags: [AtomicU64; 2],
+    /// Number of the record; above it, how far from home the entry lies.
+    entries: [AtomicU32; ENTRIES],
 }
 
-impl Bucket {
-    fn bump(&self) {
-        let next = self.version.load(Ordering::Relaxed).wrapping_add(1);
-        self.version.store(next, Ordering::Release);
-        fence(Ordering::Release);
-    }
+const RECORD: u32 = 0xff_ffff;
+const DISTANCE: u32 = 24;
+const OVERFLOW: u32 = 32;
 
-    fn tag(&self, slot: usize) -> u8 {
-        let word = self.tags.get(slot / LANES).map_or(0, |w| w.load(Ordering::Relaxed));
-        (word >> shift(slot)) as u8
-    }
-
-    fn set_tag(&self, slot: usize, tag: u8) {
-        if let Some(word) = self.tags.get(slot / LANES) {
-            let others = word.load(Ordering::Relaxed) & !(0xff << shift(slot));
-            word.store(others | u64::from(tag) << shift(slot), Ordering::Release);
-        }
-    }
-}
-
-const fn shift(slot: usize) -> u32 {
-    (slot as u32 & 7) << 3
-}
-
-/// Where a rule lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position(u32);
+#[cfg(not(feature = "loom"))]
+const _: () = assert!(size_of::<Record>() == 128 && size_of::<Bucket>() == 64);
 
 /// What a look-up found.
 pub(crate) enum Find<'a> {
-    /// The rule for this direction.
-    Rule {
-        flags: u64,
-        flow: u32,
-        to: Key,
-        used: &'a AtomicU32,
-    },
-    /// Only a rule of the other direction has this key.
+    /// The binding for this direction.
+    Hit(Hit<'a>),
+    /// No binding for this direction; but there is one for the other.
     Twin,
     Miss,
     /// Writers disturbed every attempt.
     Contended,
 }
 
-/// No slot is free where the rule would have to be.
+/// A binding, for one direction.
+pub(crate) struct Hit<'a> {
+    pub(crate) to: Key,
+    /// The slots that matched, or that are used: pending, grace, hold, lost.
+    pub(crate) state: u64,
+    pub(crate) flow: u32,
+    pub(crate) used: &'a AtomicU32,
+}
+
+/// No entry is free where it would have to be.
 pub(crate) struct NoRoom;
 
-/// What [`Table::insert`] stores.
-#[derive(Clone, Copy)]
-pub(crate) struct NewRule<'a> {
-    pub(crate) key: &'a Key,
-    pub(crate) to: &'a Key,
-    pub(crate) flags: u64,
-    pub(crate) flow: u32,
-    pub(crate) used: u32,
+/// The two addresses of a half: in use, and second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slots {
+    pub(crate) current: [u64; 2],
+    pub(crate) other: [u64; 2],
+}
+
+/// All that a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub(crate) stack: Key,
+    /// Head of the wire side's key.
+    pub(crate) wire: u64,
+    pub(crate) local: Slots,
+    pub(crate) remote: Slots,
+    /// Flags of the state; which slot is which is the record's own business.
+    pub(crate) state: u64,
+}
+
+struct Memory {
+    records: Box<[Record]>,
+    buckets: Box<[Bucket]>,
 }
 
 pub(crate) struct Table {
-    buckets: Once<Box<[Bucket]>>,
+    memory: Once<Memory>,
 }
 
 impl Table {
     pub(crate) const fn new() -> Self {
-        Self { buckets: Once::new() }
+        Self { memory: Once::new() }
     }
 
-    /// Takes the memory for `flows` bindings, once. Each may have three rules,
-    /// as in a move of all of them at once, at three quarters of the slots.
-    ///
-    /// Returns false when memory is short.
+    /// Takes the memory for `flows` bindings, once. False: memory is short.
     pub(crate) fn allocate(&self, flows: u32) -> bool {
-        self.buckets
-            .try_call_once(|| {
-                let count = (flows as usize / 6).saturating_add(1);
-                empty(count)
-            })
-            .is_ok()
+        let flows = flows as usize;
+        let take = || {
+            let buckets = flows.saturating_mul(ENTRIES_EACH).div_ceil(ENTRIES).saturating_add(1);
+            Ok::<_, ()>(Memory { records: records(flows)?, buckets: empty(buckets)? })
+        };
+        self.memory.try_call_once(take).is_ok()
     }
 
-    /// The rule of `key` for packets received (`INPUT`) or to be sent (0).
+    /// The binding of a received packet whose side is `key`.
     #[inline(always)]
-    pub(crate) fn find(&self, hash: u64, key: &Key, direction: u64) -> Find<'_> {
-        let Some(buckets) = self.buckets.get() else { return Find::Miss };
-        for _ in 0..ATTEMPTS {
-            if let Some(found) = attempt(buckets, hash, key, direction) {
+    pub(crate) fn input<const V6: bool>(&self, hash: u64, key: &Key) -> Find<'_> {
+        self.find(hash, |record, state| {
+            if record.wire.load(Ordering::Relaxed) == key.head
+                && let Some(matched) = record.accepts::<V6>(state, key)
+            {
+                return Match::Hit(record.stack::<V6>(), matched);
+            }
+            if record.is_stack::<V6>(key) { Match::Twin } else { Match::No }
+        })
+    }
+
+    /// The binding of a packet to be sent whose side is `key`.
+    #[inline(always)]
+    pub(crate) fn output<const V6: bool>(&self, hash: u64, key: &Key) -> Find<'_> {
+        self.find(hash, |record, state| {
+            if record.is_stack::<V6>(key) {
+                return Match::Hit(record.wire_in_use::<V6>(state), state);
+            }
+            let is_wire =
+                record.wire.load(Ordering::Relaxed) == key.head && record.accepts::<V6>(state, key).is_some();
+            if is_wire { Match::Twin } else { Match::No }
+        })
+    }
+
+    #[inline(always)]
+    fn find(&self, hash: u64, mut test: impl FnMut(&Record, u64) -> Match) -> Find<'_> {
+        let Some(memory) = self.memory.get() else { return Find::Miss };
+        let mut twin = false;
+        let found = memory.search(hash, |flow| {
+            let record = memory.records.get(flow as usize)?;
+            for _ in 0..ATTEMPTS {
+                let state = record.state.load(Ordering::Acquire);
+                if state & LIVE == 0 {
+                    return None;
+                }
+                match test(record, state) {
+                    Match::No => return None,
+                    Match::Twin => {
+                        twin = true;
+                        return None;
+                    }
+                    Match::Hit(to, matched) => {
+                        fence(Ordering::Acquire);
+                        if record.state.load(Ordering::Relaxed) == state {
+                            return Some(Find::Hit(Hit { to, state: matched, flow, used: &record.used }));
+                        }
+                    }
+                }
+            }
+            Some(Find::Contended)
+        });
+        match found {
+            Some(found) => found,
+            None if twin => Find::Twin,
+            None => Find::Miss,
+        }
+    }
+
+    /// Of those with an entry of this hash, the first record for which `test`
+    /// says so. For writers.
+    pub(crate) fn first(&self, hash: u64, mut test: impl FnMut(u32, &Content) -> bool) -> Option<u32> {
+        let memory = self.memory.get()?;
+        memory.search(hash, |flow| {
+            let content = self.content(flow)?;
+            test(flow, &content).then_some(flow)
+        })
+    }
+
+    /// Adds an entry that leads to a record.
+    pub(crate) fn insert(&self, hash: u64, flow: u32) -> Result<(), NoRoom> {
+        let buckets = &self.memory.get().ok_or(NoRoom)?.buckets;
+        for (distance, bucket) in chain(buckets, hash).enumerate() {
+            if let Some(place) = (0..ENTRIES).find(|&place| bucket.tag(place) == 0) {
+                for passed in chain(buckets, hash).take(distance) {
+                    passed.count(1);
+                }
+                if let Some(entry) = bucket.entries.get(place) {
+                    entry.store(flow & RECORD | (distance as u32) << DISTANCE, Ordering::Relaxed);
+                }
+                bucket.set_tag(place, tag(hash));
+                return Ok(());
+            }
+        }
+        Err(NoRoom)
+    }
+
+    /// Takes an entry away that leads from `hash` to a record.
+    pub(crate) fn remove(&self, hash: u64, flow: u32) {
+        let Some(memory) = self.memory.get() else { return };
+        for (distance, bucket) in chain(&memory.buckets, hash).enumerate() {
+            // Where tag, record and distance are the same, entries are
+            // interchangeable: they were put there by equal hashes.
+            let wanted = flow & RECORD | (distance as u32) << DISTANCE;
+            let found = (0..ENTRIES).find(|&place| {
+                let entry = bucket.entries.get(place).map(|entry| entry.load(Ordering::Relaxed));
+                entry == Some(wanted) && bucket.tag(place) == tag(hash)
+            });
+            if let Some(place) = found {
+                bucket.set_tag(place, 0);
+                for passed in chain(&memory.buckets, hash).take(distance) {
+                    passed.count(-1);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Makes a record that is not a binding's one. Entries for it come after.
+    pub(crate) fn fill(&self, flow: u32, content: &Content, used: u32) {
+        let Some(record) = self.record(flow) else { return };
+        fence(Ordering::Release);
+        let [head, rest @ ..] = &record.stack;
+        head.store(content.stack.head, Ordering::Relaxed);
+        store(rest, &content.stack.addresses);
+        record.wire.store(content.wire, Ordering::Relaxed);
+        record.used.store(used, Ordering::Relaxed);
+        for (slots, half) in [(&record.locals, &content.local), (&record.remotes, &content.remote)] {
+            let [first, second] = slots;
+            store(first, &half.current);
+            store(second, &half.other);
+        }
+        record.change(content.state & !(LOCAL_SECOND | REMOTE_SECOND) | LIVE);
+    }
+
+    /// Changes the wire side of a binding's record.
+    pub(crate) fn update(&self, flow: u32, content: &Content) {
+        let Some(record) = self.record(flow) else { return };
+        let old = record.state.load(Ordering::Relaxed);
+        let mut state = content.state & !(LOCAL_SECOND | REMOTE_SECOND) | LIVE;
+        let halves = [
+            (&record.locals, &content.local, LOCAL_SECOND, LOCAL_OTHER),
+            (&record.remotes, &content.remote, REMOTE_SECOND, REMOTE_OTHER),
+        ];
+        for (slots, half, second, other) in halves {
+            let mut selected = old & second;
+            let [first, last] = slots;
+            let (mut current, mut rest) = if selected == 0 { (first, last) } else { (last, first) };
+            // A commit: the second address becomes the one in use.
+            if load(current) != half.current {
+                selected ^= second;
+                core::mem::swap(&mut current, &mut rest);
+            }
+            if state & other != 0 && load(rest) != half.other {
+                // Nobody may rely on a slot while it is written.
+                let now = record.state.load(Ordering::Relaxed);
+                record.change(now & FLAGS & !other);
+                fence(Ordering::Release);
+                store(rest, &half.other);
+            }
+            state |= selected;
+        }
+        record.change(state);
+    }
+
+    /// Ends a record. Its entries are gone already.
+    pub(crate) fn clear(&self, flow: u32) {
+        if let Some(record) = self.record(flow) {
+            record.change(0);
+        }
+    }
+
+    /// What the record of a binding says. For writers.
+    pub(crate) fn content(&self, flow: u32) -> Option<Content> {
+        let record = self.record(flow)?;
+        let state = record.state.load(Ordering::Relaxed);
+        if state & LIVE == 0 {
+            return None;
+        }
+        let slots = |[first, second]: &[[AtomicU64; 2]; 2], swapped: bool| {
+            let (a, b) = (load(first), load(second));
+            if swapped { Slots { current: b, other: a } } else { Slots { current: a, other: b } }
+        };
+        Some(Content {
+            stack: record.stack::<true>(),
+            wire: record.wire.load(Ordering::Relaxed),
+            local: slots(&record.locals, state & LOCAL_SECOND != 0),
+            remote: slots(&record.remotes, state & REMOTE_SECOND != 0),
+            state: state & FLAGS & !(LIVE | LOCAL_SECOND | REMOTE_SECOND),
+        })
+    }
+
+    /// Uptime in seconds when the record last translated; 0: never.
+    pub(crate) fn used(&self, flow: u32) -> u32 {
+        self.record(flow).map_or(0, |record| record.used.load(Ordering::Relaxed))
+    }
+
+    fn record(&self, flow: u32) -> Option<&Record> {
+        self.memory.get()?.records.get(flow as usize)
+    }
+}
+
+/// What a record is to a key.
+enum Match {
+    No,
+    Twin,
+    Hit(Key, u64),
+}
+
+impl Record {
+    /// Gives the state new flags and another number.
+    fn change(&self, flags: u64) {
+        let number = self.state.load(Ordering::Relaxed) & !FLAGS;
+        self.state.store(number.wrapping_add(STEP) | flags, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn is_stack<const V6: bool>(&self, key: &Key) -> bool {
+        let [head, a, b, c, d] = &self.stack;
+        let is = |word: &AtomicU64, value: u64| word.load(Ordering::Relaxed) == value;
+        let [k0, k1, k2, k3] = key.addresses;
+        is(head, key.head) && is(a, k0) && (!V6 || is(b, k1) && is(c, k2) && is(d, k3))
+    }
+
+    #[inline(always)]
+    fn stack<const V6: bool>(&self) -> Key {
+        let [head, a, b, c, d] = &self.stack;
+        let word = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let rest = if V6 { [word(b), word(c), word(d)] } else { [0; 3] };
+        let [k1, k2, k3] = rest;
+        Key { head: word(head), addresses: [word(a), k1, k2, k3] }
+    }
+
+    #[inline(always)]
+    fn wire_in_use<const V6: bool>(&self, state: u64) -> Key {
+        let [l0, l1] = &self.locals;
+        let [r0, r1] = &self.remotes;
+        let local = if state & LOCAL_SECOND == 0 { l0 } else { l1 };
+        let remote = if state & REMOTE_SECOND == 0 { r0 } else { r1 };
+        let head = self.wire.load(Ordering::Relaxed);
+        join::<V6>(head, local, remote)
+    }
+
+    /// Whether the addresses of `key` are a wire side that it accepts; then
+    /// which of pending and grace its slots are.
+    #[inline(always)]
+    fn accepts<const V6: bool>(&self, state: u64, key: &Key) -> Option<u64> {
+        let (local, remote) = split::<V6>(key);
+        let local = half::<V6>(&self.locals, local, state, LOCAL_SECOND, LOCAL_OTHER)?;
+        let remote = half::<V6>(&self.remotes, remote, state, REMOTE_SECOND, REMOTE_OTHER)?;
+        let matched = local | remote;
+        // A wire side that was lost is not accepted, its second ones are.
+        (matched != 0 || state & LOST == 0).then_some(matched)
+    }
+}
+
+/// Whether one of the slots that count holds `wanted`: 0 for the one in use,
+/// else pending or grace.
+#[inline(always)]
+fn half<const V6: bool>(
+    slots: &[[AtomicU64; 2]; 2],
+    wanted: [u64; 2],
+    state: u64,
+    second: u64,
+    other: u64,
+) -> Option<u64> {
+    let [first, last] = slots;
+    let (current, rest) = if state & second == 0 { (first, last) } else { (last, first) };
+    let is = |[a, b]: &[AtomicU64; 2]| {
+        let [w0, w1] = wanted;
+        a.load(Ordering::Relaxed) == w0 && (!V6 || b.load(Ordering::Relaxed) == w1)
+    };
+    if is(current) {
+        return Some(0);
+    }
+    (state & other != 0 && is(rest)).then_some(state & other)
+}
+
+/// Both halves of a key's addresses, as slots have them.
+#[inline(always)]
+pub(crate) fn split<const V6: bool>(key: &Key) -> ([u64; 2], [u64; 2]) {
+    let [a, b, c, d] = key.addresses;
+    if V6 { ([a, b], [c, d]) } else { ([a & !0xffff_ffff, 0], [a & 0xffff_ffff, 0]) }
+}
+
+#[inline(always)]
+fn join<const V6: bool>(head: u64, [l0, l1]: &[AtomicU64; 2], [r0, r1]: &[AtomicU64; 2]) -> Key {
+    let word = |word: &AtomicU64| word.load(Ordering::Relaxed);
+    let addresses =
+        if V6 { [word(l0), word(l1), word(r0), word(r1)] } else { [word(l0) | word(r0), 0, 0, 0] };
+    Key { head, addresses }
+}
+
+fn load([a, b]: &[AtomicU64; 2]) -> [u64; 2] {
+    [a.load(Ordering::Relaxed), b.load(Ordering::Relaxed)]
+}
+
+fn store<const N: usize>(words: &[AtomicU64; N], values: &[u64; N]) {
+    for (word, value) in words.iter().zip(values) {
+        word.store(*value, Ordering::Relaxed);
+    }
+}
+
+impl Memory {
+    /// Calls `test` with the record of every entry that has the tag of `hash`.
+    #[inline(always)]
+    fn search<T>(&self, hash: u64, mut test: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        let bucket = self.buckets.get(home(hash, self.buckets.len()))?;
+        let (found, full) = bucket.scan(hash, &mut test);
+        if found.is_none() && full {
+            return self.further(hash, test);
+        }
+        found
+    }
+
+    /// Goes on after the home bucket.
+    #[cold]
+    fn further<T>(&self, hash: u64, mut test: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        for bucket in chain(&self.buckets, hash).skip(1) {
+            let (found, full) = bucket.scan(hash, &mut test);
+            if found.is_some() || !full {
                 return found;
             }
         }
-        Find::Contended
-    }
-
-    /// Adds a rule. The caller knows that there is none of this key and
-    /// direction, but for one that he is about to replace.
-    pub(crate) fn insert(&self, hash: u64, rule: &NewRule<'_>) -> Result<Position, NoRoom> {
-        let NewRule { key, to, flags, flow, used: last } = *rule;
-        let buckets = self.buckets.get().ok_or(NoRoom)?;
-        let mut free = None;
-        for (index, bucket) in chain(buckets, hash) {
-            if let Some(slot) = (0..SLOTS).find(|&slot| bucket.tag(slot) == 0) {
-                free = Some((index, bucket, slot));
-                break;
-            }
-        }
-        let (index, bucket, slot) = free.ok_or(NoRoom)?;
-        for (passed, full) in chain(buckets, hash) {
-            if passed == index {
-                break;
-            }
-            let count = full.overflow.load(Ordering::Relaxed).saturating_add(1);
-            full.overflow.store(count, Ordering::Release);
-        }
-        bucket.bump();
-        let [a, b, c, d] = key.addresses;
-        let [e, f, g, h] = to.addresses;
-        let words = [key.head, a, meta(flags, flow, to), e, b, c, d, f, g, h];
-        if let Some(rule) = bucket.rules.get(slot) {
-            for (place, word) in rule.words.iter().zip(words) {
-                place.store(word, Ordering::Relaxed);
-            }
-        }
-        if let Some(used) = bucket.used.get(slot) {
-            used.store(last, Ordering::Relaxed);
-        }
-        bucket.set_tag(slot, tag(hash));
-        Ok(Position((index.saturating_mul(SLOTS).saturating_add(slot)) as u32))
-    }
-
-    /// Removes the rule at `position`, whose key has `hash`.
-    pub(crate) fn remove(&self, position: Position, hash: u64) {
-        let Some(buckets) = self.buckets.get() else { return };
-        let (index, slot) = (position.0 as usize / SLOTS, position.0 as usize % SLOTS);
-        if let Some((_, home)) = chain(buckets, hash).next() {
-            home.bump();
-        }
-        if let Some(bucket) = buckets.get(index) {
-            bucket.set_tag(slot, 0);
-        }
-        for (passed, full) in chain(buckets, hash) {
-            if passed == index {
-                break;
-            }
-            let count = full.overflow.load(Ordering::Relaxed).saturating_sub(1);
-            full.overflow.store(count, Ordering::Release);
-        }
-    }
-
-    /// Sets the flags of the rule at `position`.
-    pub(crate) fn set_flags(&self, position: Position, flags: u64) {
-        if let Some(word) = self.rule(position).and_then(|(rule, _)| rule.words.get(2)) {
-            word.store(word.load(Ordering::Relaxed) & !FLAGS | flags, Ordering::Relaxed);
-        }
-    }
-
-    /// Uptime in seconds when the rule at `position` last translated; 0: never.
-    pub(crate) fn used(&self, position: Position) -> u32 {
-        self.rule(position).map_or(0, |(_, used)| used.load(Ordering::Relaxed))
-    }
-
-    fn rule(&self, position: Position) -> Option<(&Rule, &AtomicU32)> {
-        let bucket = self.buckets.get()?.get(position.0 as usize / SLOTS)?;
-        let slot = position.0 as usize % SLOTS;
-        Some((bucket.rules.get(slot)?, bucket.used.get(slot)?))
+        None
     }
 }
 
-/// Memory for so many buckets, all of them empty: zero, as it comes.
-#[cfg(not(feature = "loom"))]
-fn empty(count: usize) -> Result<Box<[Bucket]>, ()> {
-    <[Bucket]>::new_box_zeroed_with_elems(count).map_err(|_| ())
+impl Bucket {
+    /// Also whether the search goes on in the next bucket.
+    #[inline(always)]
+    fn scan<T>(&self, hash: u64, test: &mut impl FnMut(u32) -> Option<T>) -> (Option<T>, bool) {
+        let [first, second] = &self.tags;
+        let (first, second) = (first.load(Ordering::Acquire), second.load(Ordering::Acquire));
+        let full = second >> OVERFLOW != 0;
+        let groups = [(matches(first, tag(hash)), 0_usize), (matches(second, tag(hash)) & 0xffff_ffff, 8)];
+        for (mut lanes, base) in groups {
+            while lanes != 0 {
+                let place = base.wrapping_add(lanes.trailing_zeros() as usize / 8);
+                lanes &= lanes.wrapping_sub(1);
+                let entry = self.entries.get(place).map(|entry| entry.load(Ordering::Relaxed) & RECORD);
+                if let Some(found) = entry.and_then(&mut *test) {
+                    return (Some(found), full);
+                }
+            }
+        }
+        (None, full)
+    }
+
+    fn tag(&self, place: usize) -> u8 {
+        let word = self.tags.get(place / 8).map_or(0, |word| word.load(Ordering::Relaxed));
+        (word >> shift(place)) as u8
+    }
+
+    fn set_tag(&self, place: usize, tag: u8) {
+        if let Some(word) = self.tags.get(place / 8) {
+            let others = word.load(Ordering::Relaxed) & !(0xff << shift(place));
+            word.store(others | u64::from(tag) << shift(place), Ordering::Release);
+        }
+    }
+
+    /// Counts an entry that went on from here, or does no more.
+    fn count(&self, by: i64) {
+        let [_, word] = &self.tags;
+        let old = word.load(Ordering::Relaxed);
+        word.store(old.wrapping_add_signed(by << OVERFLOW), Ordering::Release);
+    }
 }
 
-#[cfg(feature = "loom")]
-fn empty(count: usize) -> Result<Box<[Bucket]>, ()> {
-    use core::array::from_fn;
-    let rule = || Rule { words: from_fn(|_| AtomicU64::new(0)) };
-    let bucket = || Bucket {
-        version: AtomicU32::new(0),
-        overflow: AtomicU32::new(0),
-        tags: from_fn(|_| AtomicU64::new(0)),
-        rules: from_fn(|_| rule()),
-        used: from_fn(|_| AtomicU32::new(0)),
-    };
-    Ok((0..count).map(|_| bucket()).collect())
-}
-
-fn meta(flags: u64, flow: u32, to: &Key) -> u64 {
-    (to.head & PORTS) << 32 | u64::from(flow) << 8 | flags
+const fn shift(place: usize) -> u32 {
+    (place as u32 & 7) << 3
 }
 
 /// A tag is never 0. It comes from the low bits of the hash, the bucket from
@@ -284,127 +559,54 @@ fn home(hash: u64, buckets: usize) -> usize {
     (u128::from(hash).wrapping_mul(buckets as u128) >> 64) as usize
 }
 
-/// The buckets in which a rule of `hash` can lie, in order, each once.
-fn chain(buckets: &[Bucket], hash: u64) -> impl Iterator<Item = (usize, &Bucket)> {
-    let first = home(hash, buckets.len());
-    let from_first = buckets.iter().enumerate().skip(first);
-    from_first.chain(buckets.iter().enumerate().take(first)).take(PROBES)
+/// The buckets in which an entry of `hash` can lie, in order, each once.
+fn chain(buckets: &[Bucket], hash: u64) -> impl Iterator<Item = &Bucket> {
+    let (before, from) = buckets.split_at_checked(home(hash, buckets.len())).unwrap_or((&[], buckets));
+    from.iter().chain(before).take(PROBES)
 }
 
-/// The lanes of a word of tags that hold `wanted`, exactly: a lane named too
-/// many might be a free slot, with the words of a rule that is gone.
+/// The lanes of a word of tags that hold `wanted`, and sometimes one above
+/// such a lane: what is behind it is compared anyway.
 #[inline(always)]
 fn matches(word: u64, wanted: u8) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    const LOW: u64 = ONES.wrapping_mul(0x7f);
+    const HIGH: u64 = 0x8080_8080_8080_8080;
     let difference = word ^ u64::from(wanted).wrapping_mul(ONES);
-    !((difference & LOW).wrapping_add(LOW) | difference | LOW)
+    difference.wrapping_sub(ONES) & !difference & HIGH
 }
 
-/// One look-up. `None`: a writer was busy here, look again.
-#[inline(always)]
-fn attempt<'a>(buckets: &'a [Bucket], hash: u64, key: &Key, direction: u64) -> Option<Find<'a>> {
-    let first = home(hash, buckets.len());
-    let bucket = buckets.get(first)?;
-    let version = bucket.version.load(Ordering::Acquire);
-    let mut twin = false;
-    if let Some(found) = scan(bucket, version, hash, key, direction, &mut twin) {
-        return found;
-    }
-    if bucket.overflow.load(Ordering::Acquire) != 0 {
-        return further(buckets, hash, key, direction, twin, version);
-    }
-    fence(Ordering::Acquire);
-    if bucket.version.load(Ordering::Relaxed) != version {
-        return None;
-    }
-    Some(if twin { Find::Twin } else { Find::Miss })
+/// Memory as it comes: zero, and zero is empty.
+#[cfg(not(feature = "loom"))]
+fn records(count: usize) -> Result<Box<[Record]>, ()> {
+    <[Record]>::new_box_zeroed_with_elems(count).map_err(|_| ())
 }
 
-/// Goes on after the home bucket, whose version was `version`.
-#[cold]
-fn further<'a>(
-    buckets: &'a [Bucket],
-    hash: u64,
-    key: &Key,
-    direction: u64,
-    mut twin: bool,
-    version: u32,
-) -> Option<Find<'a>> {
-    let mut versions = version;
-    let mut visited = 1_usize;
-    for (_, bucket) in chain(buckets, hash).skip(1) {
-        let version = bucket.version.load(Ordering::Acquire);
-        versions = versions.wrapping_add(version);
-        visited = visited.wrapping_add(1);
-        if let Some(found) = scan(bucket, version, hash, key, direction, &mut twin) {
-            return found;
-        }
-        if bucket.overflow.load(Ordering::Acquire) == 0 {
-            break;
-        }
-    }
-    fence(Ordering::Acquire);
-    let again = chain(buckets, hash)
-        .take(visited)
-        .fold(0_u32, |sum, (_, bucket)| sum.wrapping_add(bucket.version.load(Ordering::Relaxed)));
-    if again != versions {
-        return None;
-    }
-    Some(if twin { Find::Twin } else { Find::Miss })
+#[cfg(not(feature = "loom"))]
+fn empty(count: usize) -> Result<Box<[Bucket]>, ()> {
+    <[Bucket]>::new_box_zeroed_with_elems(count).map_err(|_| ())
 }
 
-/// Looks through one bucket. `None`: not here. `Some(None)`: look again.
-#[inline(always)]
-fn scan<'a>(
-    bucket: &'a Bucket,
-    version: u32,
-    hash: u64,
-    key: &Key,
-    direction: u64,
-    twin: &mut bool,
-) -> Option<Option<Find<'a>>> {
-    let wanted = tag(hash);
-    for (group, word) in bucket.tags.iter().enumerate() {
-        let mut lanes = matches(word.load(Ordering::Acquire), wanted);
-        while lanes != 0 {
-            let slot = group.wrapping_mul(LANES).wrapping_add(lanes.trailing_zeros() as usize / 8);
-            lanes &= lanes.wrapping_sub(1);
-            let Some((flags, flow, to)) = bucket.rules.get(slot).and_then(|rule| compare(rule, key)) else {
-                continue;
-            };
-            if flags & INPUT != direction {
-                *twin = true;
-                continue;
-            }
-            fence(Ordering::Acquire);
-            if bucket.version.load(Ordering::Relaxed) != version {
-                return Some(None);
-            }
-            return Some(bucket.used.get(slot).map(|used| Find::Rule { flags, flow, to, used }));
-        }
-    }
-    None
+#[cfg(feature = "loom")]
+fn records(count: usize) -> Result<Box<[Record]>, ()> {
+    use core::array::from_fn;
+    let slots = || from_fn(|_| from_fn(|_| AtomicU64::new(0)));
+    let record = || Record {
+        state: AtomicU64::new(0),
+        stack: from_fn(|_| AtomicU64::new(0)),
+        wire: AtomicU64::new(0),
+        used: AtomicU32::new(0),
+        _spare: 0,
+        locals: slots(),
+        remotes: slots(),
+    };
+    Ok((0..count).map(|_| record()).collect())
 }
 
-/// The rule's flags, flow and replacement, if its key is `key`.
-#[inline(always)]
-fn compare(rule: &Rule, key: &Key) -> Option<(u64, u32, Key)> {
-    let [head, a, meta, e, b, c, d, f, g, h] = &rule.words;
-    let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
-    if load(head) != key.head || load(a) != key.addresses[0] {
-        return None;
-    }
-    let meta = load(meta);
-    let mut to = Key { head: key.head & !PORTS | meta >> 32, addresses: [load(e), 0, 0, 0] };
-    if key.is_v6() {
-        let [_, k1, k2, k3] = key.addresses;
-        if load(b) != k1 || load(c) != k2 || load(d) != k3 {
-            return None;
-        }
-        to.addresses = [load(e), load(f), load(g), load(h)];
-    }
-    Some((meta & FLAGS, (meta >> 8) as u32 & 0xff_ffff, to))
+#[cfg(feature = "loom")]
+fn empty(count: usize) -> Result<Box<[Bucket]>, ()> {
+    use core::array::from_fn;
+    let bucket = || Bucket { tags: from_fn(|_| AtomicU64::new(0)), entries: from_fn(|_| AtomicU32::new(0)) };
+    Ok((0..count).map(|_| bucket()).collect())
 }
 
 #[cfg(all(test, feature = "loom"))]
@@ -412,17 +614,18 @@ mod tests;
 
 #[cfg(test)]
 mod units {
-    use super::matches;
+    use super::*;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn exactly_the_equal_lanes_match(tags in proptest::collection::vec(0..4_u8, 8), wanted in 1..4_u8) {
+        fn every_equal_lane_matches(tags in proptest::collection::vec(0..4_u8, 8), wanted in 1..4_u8) {
             let word = u64::from_le_bytes(tags.clone().try_into().unwrap());
             let lanes = matches(word, wanted);
             for (lane, tag) in tags.iter().enumerate() {
-                prop_assert_eq!(lanes >> (8 * lane) & 0xff, if *tag == wanted { 0x80 } else { 0 });
+                prop_assert!(*tag != wanted || lanes >> (8 * lane) & 0xff == 0x80);
             }
+            prop_assert_eq!(lanes != 0, tags.contains(&wanted));
         }
     }
 }

@@ -160,8 +160,9 @@ fn what_is_no_error_or_quotes_half_a_packet_passes() {
 fn nothing_about_a_held_flow_is_sent() {
     let (engine, mut control) = engine(4);
     let stack = side("udp 10.1.0.2:1 10.9.0.9:80");
-    control.prepare(&engine, &stack, Half::Local, &ip("10.2.0.2"), 1, true, 1).unwrap();
+    let prepare = Prepare { half: Half::Local, new: ip("10.2.0.2"), generation: 1, hold: true, take: false };
+    control.prepare(&engine, &stack, &prepare, |_| false, 1).unwrap();
     let bytes = error(Version::V4, 3, stack.local, stack.remote, &incoming(&stack, "", b"x"));
     let mut packet = Bytes::new(bytes);
-    assert_eq!(engine.output(&mut packet, Version::V4, 1), Verdict::Drop(DropReason::Held));
+    assert_eq!(engine.output(&mut packet, Version::V4, 1), Verdict::Hold { flow: 0 });
 }

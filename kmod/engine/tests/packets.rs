@@ -203,13 +203,24 @@ fn the_stack_side_on_the_wire_is_a_strangers() {
 }
 
 #[test]
-fn a_first_fragment_is_dropped_and_later_ones_pass() {
-    let (engine, _control, _, wire) = bound();
+fn fragments_are_to_be_reassembled_first() {
+    let (engine, _control, stack, wire) = bound();
     let mut bytes = incoming(&wire, "A", b"x");
     bytes[6] = 0x20;
-    assert_eq!(input(&engine, &bytes).0, Verdict::Drop(DropReason::Fragment));
+    assert_eq!(input(&engine, &bytes), (Verdict::Reassemble { offset: 0 }, bytes.clone()));
     bytes[7] = 3;
-    assert_eq!(input(&engine, &bytes).0, Verdict::Pass);
+    assert_eq!(input(&engine, &bytes), (Verdict::Reassemble { offset: 0 }, bytes.clone()));
+    bytes[6] = 0;
+    assert_eq!(input(&engine, &bytes), (Verdict::Reassemble { offset: 0 }, bytes.clone()));
+    // Not of TCP or UDP, so of no flow.
+    bytes[9] = 1;
+    assert_eq!(input(&engine, &bytes), (Verdict::Pass, bytes));
+    // What is sent in fragments was not made by this host.
+    let mut bytes = outgoing(&stack, "A", b"x");
+    bytes[6] = 0x20;
+    let mut packet = Bytes::new(bytes.clone());
+    assert_eq!(engine.output(&mut packet, Version::V4, 2), Verdict::Pass);
+    assert_eq!(packet.bytes, bytes);
 }
 
 #[test]
@@ -268,8 +279,10 @@ fn ipv6_extension_headers_before_the_transport_header() {
         assert_eq!(input(&engine, &bytes), (verdict, bytes), "extension {kind}");
     };
     check(43, &[6, 0, 0, 1, 0, 0, 0, 0], Verdict::PassCounted(PassReason::Options));
-    check(44, &[6, 0, 0, 1, 1, 2, 3, 4], Verdict::Drop(DropReason::Fragment));
-    check(44, &[6, 0, 0, 9, 1, 2, 3, 4], Verdict::Pass);
+    check(44, &[6, 0, 0, 1, 1, 2, 3, 4], Verdict::Reassemble { offset: 40 });
+    check(44, &[6, 0, 0, 9, 1, 2, 3, 4], Verdict::Reassemble { offset: 40 });
+    check(44, &[6, 0, 0, 8, 1, 2, 3, 4], Verdict::Reassemble { offset: 40 });
+    check(44, &[58, 0, 0, 9, 1, 2, 3, 4], Verdict::Pass);
     check(50, &[6, 0, 0, 9, 1, 2, 3, 4], Verdict::Pass);
     check(0, &[6, 200, 0, 0, 0, 0, 0, 0], Verdict::PassCounted(PassReason::Malformed));
 }

@@ -32,7 +32,7 @@ pub fn constants() -> Vec<Constant> {
     let mut list = Vec::new();
     layout!(list, Tuple = "mobconn_tuple" { local, remote, local_port, remote_port, version, protocol, reserved });
     layout!(list, HalfState = "mobconn_half_state" { other, generation, pending_generation, alternate, reserved });
-    layout!(list, Record = "mobconn_record" { stack, wire, local, remote, id, created, used });
+    layout!(list, Record = "mobconn_record" { stack, wire, local, remote, id, created, used, flags, reserved });
     layout!(list, Info = "mobconn_info" { version, module, flows, capacity, local_generation, reserved, uptime });
     layout!(list, FlowAdd = "mobconn_flow_add" { stack, wire, flags, reserved });
     layout!(list, FlowDelete = "mobconn_flow_delete" { stack, flags, reserved });
@@ -61,6 +61,7 @@ pub fn constants() -> Vec<Constant> {
         ("MOBCONN_FLOW_ADD", FLOW_ADD.into()),
         ("MOBCONN_FLOW_DELETE", FLOW_DELETE.into()),
         ("MOBCONN_FLOW_GET", FLOW_GET.into()),
+        ("MOBCONN_FLOW_FIND", FLOW_FIND.into()),
         ("MOBCONN_FLOW_LIST", FLOW_LIST.into()),
         ("MOBCONN_MOVE_PREPARE", MOVE_PREPARE.into()),
         ("MOBCONN_MOVE_COMMIT", MOVE_COMMIT.into()),
