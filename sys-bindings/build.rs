@@ -65,8 +65,19 @@ const FUNCTIONS: &[&str] = &[
     "taskqueue_enqueue_timeout",
 ];
 
-const TYPES: &[&str] =
-    &["cdev", "cdevsw", "malloc_type", "mbuf", "modeventtype_t", "mtx", "pfil_return_t", "sysctl_oid", "sysctl_req", "task", "timeout_task"];
+const TYPES: &[&str] = &[
+    "cdev",
+    "cdevsw",
+    "malloc_type",
+    "mbuf",
+    "modeventtype_t",
+    "mtx",
+    "pfil_return_t",
+    "sysctl_oid",
+    "sysctl_req",
+    "task",
+    "timeout_task",
+];
 
 const VARIABLES: &[&str] = &[
     "CSUM_.*",

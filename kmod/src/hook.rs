@@ -14,7 +14,7 @@ use crate::stats;
 use crate::vnet::Instance;
 use core::ffi::{c_int, c_void};
 use mobconn_abi::Counter;
-use mobconn_engine::{Engine, Verdict, Version};
+use mobconn_engine::{Engine, Gone, Packet, Verdict, Version};
 use mobconn_sys::{Mbuf, OwnedMbuf, ffi, in_localip, in6_localip, time_uptime};
 
 /// Marks a packet to be sent that was translated: the output hooks run again
@@ -209,10 +209,33 @@ fn reassemble(instance: &Instance, mut packet: View<'_>, version: Version, offse
         Version::V4 => packet.mbuf.ip_reass(),
         Version::V6 => packet.mbuf.frag6_input(offset),
     };
-    if let (Some(()), Some(datagram)) = (whole, packet.mbuf.take()) {
+    if whole.is_none() || (version == Version::V4 && sum_header(&mut packet).is_err()) {
+        return ffi::PFIL_CONSUMED;
+    }
+    if let Some(datagram) = packet.mbuf.take() {
         datagram.netisr_queue(version == Version::V6, false);
     }
     ffi::PFIL_CONSUMED
+}
+
+/// Gives a reassembled datagram, whose length is another than that of its
+/// first fragment, the checksum of its IPv4 header.
+fn sum_header(packet: &mut View<'_>) -> Result<(), Gone> {
+    let length = packet.mbuf.data().first().map_or(0, |first| usize::from(first & 0xf).saturating_mul(4));
+    packet.pull(length)?;
+    let header = packet.writable(length)?.get_mut(..length).ok_or(Gone)?;
+    let (words, _) = header.as_chunks_mut::<2>();
+    if let Some(field) = words.get_mut(5) {
+        *field = [0; 2];
+    }
+    let sum = words.iter().fold(0_u32, |sum, word| sum.saturating_add(u16::from_be_bytes(*word).into()));
+    // At most thirty words: one fold, and what it carries.
+    let sum = (sum & 0xffff).saturating_add(sum >> 16);
+    let sum = (sum & 0xffff).saturating_add(sum >> 16);
+    if let Some(field) = words.get_mut(5) {
+        *field = (!(sum as u16)).to_be_bytes();
+    }
+    Ok(())
 }
 
 /// Sends a packet that was kept. Some: it is still to be kept. Inside the

@@ -295,13 +295,7 @@ impl Control {
         Ok(())
     }
 
-    pub(crate) fn change(
-        &mut self,
-        engine: &Engine,
-        flow: u32,
-        old: &Shape,
-        new: &Shape,
-    ) -> Result<(), TableError> {
+    pub(crate) fn change(&mut self, engine: &Engine, flow: u32, old: &Shape, new: &Shape) -> Result<(), TableError> {
         engine.place(flow, Some(old), new)?;
         if let Some(cold) = self.flows.get_mut(flow) {
             *cold = new.cold(cold.created);

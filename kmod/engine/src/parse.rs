@@ -223,12 +223,7 @@ impl Transport {
 /// An ICMP message at `icmp`. What it quotes is somebody's claim: whatever is
 /// odd about it, the message passes untouched.
 #[cold]
-fn parse_error<P: Packet>(
-    packet: &mut P,
-    version: Version,
-    icmp: usize,
-    end: usize,
-) -> Result<Parsed, Verdict> {
+fn parse_error<P: Packet>(packet: &mut P, version: Version, icmp: usize, end: usize) -> Result<Parsed, Verdict> {
     let v6 = version == Version::V6;
     let ip = icmp.saturating_add(8);
     // The shortest quote: an IP header and 8 bytes (RFC 792).

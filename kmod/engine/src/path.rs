@@ -8,9 +8,7 @@ use crate::packet::{DropReason, Packet, PassReason, Verdict};
 use crate::parse::{Parsed, Segment, parse, plain};
 use crate::rewrite::rewrite;
 use crate::sync::{AtomicU32, Ordering};
-use crate::table::{
-    Find, LOCAL_GRACE, LOCAL_HOLD, LOCAL_PENDING, LOST, REMOTE_GRACE, REMOTE_HOLD, REMOTE_PENDING,
-};
+use crate::table::{Find, LOCAL_GRACE, LOCAL_HOLD, LOCAL_PENDING, LOST, REMOTE_GRACE, REMOTE_HOLD, REMOTE_PENDING};
 
 const PENDING: u64 = LOCAL_PENDING | REMOTE_PENDING;
 const GRACE: u64 = LOCAL_GRACE | REMOTE_GRACE;

@@ -5,8 +5,8 @@ use crate::Engine;
 use crate::flow::{Address, Half, Other, Side, TableError};
 use crate::key::Key;
 use crate::table::{
-    Content, DISPLACED, LOCAL_GRACE, LOCAL_HOLD, LOCAL_PENDING, LOST, MANUAL, REMOTE_GRACE, REMOTE_HOLD, REMOTE_PENDING, Slots,
-    split,
+    Content, DISPLACED, LOCAL_GRACE, LOCAL_HOLD, LOCAL_PENDING, LOST, MANUAL, REMOTE_GRACE, REMOTE_HOLD,
+    REMOTE_PENDING, Slots, split,
 };
 
 /// One half of a wire side.

@@ -203,8 +203,7 @@ impl Table {
             if record.is_stack::<V6>(key) {
                 return Match::Hit(record.wire_in_use::<V6>(state), state);
             }
-            let is_wire =
-                record.wire.load(Ordering::Relaxed) == key.head && record.accepts::<V6>(state, key).is_some();
+            let is_wire = record.wire.load(Ordering::Relaxed) == key.head && record.accepts::<V6>(state, key).is_some();
             if is_wire { Match::Twin } else { Match::No }
         })
     }
@@ -462,8 +461,7 @@ pub(crate) fn split<const V6: bool>(key: &Key) -> ([u64; 2], [u64; 2]) {
 #[inline(always)]
 fn join<const V6: bool>(head: u64, [l0, l1]: &[AtomicU64; 2], [r0, r1]: &[AtomicU64; 2]) -> Key {
     let word = |word: &AtomicU64| word.load(Ordering::Relaxed);
-    let addresses =
-        if V6 { [word(l0), word(l1), word(r0), word(r1)] } else { [word(l0) | word(r0), 0, 0, 0] };
+    let addresses = if V6 { [word(l0), word(l1), word(r0), word(r1)] } else { [word(l0) | word(r0), 0, 0, 0] };
     Key { head, addresses }
 }
 

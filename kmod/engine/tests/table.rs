@@ -10,15 +10,47 @@ use std::cell::Cell;
 
 #[derive(Clone, Debug)]
 enum Operation {
-    Add { stack: Tuple, wire: Tuple },
-    Delete { stack: Tuple },
-    Prepare { stack: Tuple, half: usize, new: u8, generation: u32, hold: bool, take: bool },
-    Commit { stack: Tuple, half: usize, generation: u32 },
-    Abort { stack: Tuple, half: usize, generation: u32 },
-    Expire { grace: u32, dead: Option<Tuple> },
-    Displace { side: Tuple, received: bool, chance: u16 },
+    Add {
+        stack: Tuple,
+        wire: Tuple,
+    },
+    Delete {
+        stack: Tuple,
+    },
+    Prepare {
+        stack: Tuple,
+        half: usize,
+        new: u8,
+        generation: u32,
+        hold: bool,
+        take: bool,
+    },
+    Commit {
+        stack: Tuple,
+        half: usize,
+        generation: u32,
+    },
+    Abort {
+        stack: Tuple,
+        half: usize,
+        generation: u32,
+    },
+    Expire {
+        grace: u32,
+        dead: Option<Tuple>,
+    },
+    Displace {
+        side: Tuple,
+        received: bool,
+        chance: u16,
+    },
     /// The same for a binding that there is, if any: its stack side moves.
-    Chosen { which: prop::sample::Index, half: usize, new: u8, generation: u32 },
+    Chosen {
+        which: prop::sample::Index,
+        half: usize,
+        new: u8,
+        generation: u32,
+    },
     Flush,
 }
 
@@ -120,10 +152,11 @@ fn act(table: &mut (Engine, Control), model: &mut Model, operation: &Operation, 
         }
         Operation::Displace { side: tuple, received, chance } => {
             let outcome = control.displace(engine, &side(tuple), received, busy, chance, now);
-            let made = if received { control.get_by_wire(engine, &side(tuple)) } else { control.get(engine, &side(tuple)) };
-            let port = made.filter(|made| made.displaced).map(|made| {
-                if received { made.stack.remote_port } else { made.wire.local_port }
-            });
+            let made =
+                if received { control.get_by_wire(engine, &side(tuple)) } else { control.get(engine, &side(tuple)) };
+            let port = made
+                .filter(|made| made.displaced)
+                .map(|made| if received { made.stack.remote_port } else { made.wire.local_port });
             assert_eq!(outcome, model.displace(tuple, received, port, now));
         }
         Operation::Chosen { which, half, new, generation } => {
@@ -291,7 +324,10 @@ fn an_idle_udp_binding_ends_and_a_busy_one_stays() {
     assert_eq!(control.get(&engine, &stack).unwrap().used, 149);
     assert_eq!(control.expire(&engine, 198, &limits(0, 50), (0, 9), |_| true), Expired::default());
     assert_eq!(control.expire(&engine, 500, &limits(0, 0), (0, 9), |_| true), Expired::default());
-    assert_eq!(control.expire(&engine, 199, &limits(0, 50), (0, 9), |_| true), Expired { ended: 0, removed: 1, next: 0 });
+    assert_eq!(
+        control.expire(&engine, 199, &limits(0, 50), (0, 9), |_| true),
+        Expired { ended: 0, removed: 1, next: 0 }
+    );
 }
 
 /// Readers beside a writer that moves their flow to and fro: every packet is

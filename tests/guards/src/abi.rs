@@ -39,7 +39,7 @@ pub fn constants() -> Vec<Constant> {
     layout!(list, FlowGet = "mobconn_flow_get" { record });
     layout!(list, FlowList = "mobconn_flow_list" { cursor, buffer, count, record_size });
     layout!(list, MoveEntry = "mobconn_move_entry" { stack, generation, error });
-    layout!(list, MoveBatch = "mobconn_move_batch" { address, entries, count, failed, version, half, hold, reserved });
+    layout!(list, MoveBatch = "mobconn_move_batch" { address, entries, count, failed, version, half, hold, take, reserved });
     layout!(list, Expire = "mobconn_expire" { grace, udp_idle, ended, removed });
     layout!(list, Stats = "mobconn_stats" { reset, count, values });
     let named = [

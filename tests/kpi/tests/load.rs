@@ -103,7 +103,7 @@ fn refuses_what_is_no_module() {
     }
     // A name that no kernel has: the console says which.
     let mut renamed = good.clone();
-    let at = renamed.windows(9).position(|w| w == b"\0m_copyup").expect("the name of a function") + 1;
+    let at = renamed.windows(9).position(|w| w == b"m_copyup\0").expect("the name of a function");
     renamed[at..at + 8].copy_from_slice(b"m_foobar");
     std::fs::write(&file, &renamed).expect("a file");
     assert_eq!(machine.kldload(&file, &[]), Err(Errno::ENOEXEC));

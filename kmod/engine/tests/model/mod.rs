@@ -177,8 +177,7 @@ impl Model {
         }
         let at = self.find(stack);
         let lost = self.owner(stack).is_some();
-        let mut flow =
-            at.map_or_else(|| Flow { lost, ..Flow::new(stack, stack, now) }, |at| self.flows[at].clone());
+        let mut flow = at.map_or_else(|| Flow { lost, ..Flow::new(stack, stack, now) }, |at| self.flows[at].clone());
         let state = &mut flow.halves[half];
         match state.other {
             Some((address, Kind::Pending { generation: pending, .. })) => {
