@@ -30,6 +30,7 @@ impl Endpoint {
             return;
         }
         moving.resumed.get_or_insert(now);
+        self.revision = self.revision.wrapping_add(1);
         let command: Vec<(Flow, u32)> = moving.flows.values().map(|flow| (*flow, number)).collect();
         let committed = host.commit(Half::Local, &command);
         let claims: Vec<u32> = moving.flows.keys().copied().collect();

@@ -40,6 +40,18 @@ pub(crate) struct Channel {
     pub(crate) finish: Vec<u8>,
 }
 
+/// Keys are replaced after so many datagrams, far below what ChaCha20-Poly1305 can stand.
+const REKEY_COUNT: u64 = 1 << 32;
+
+impl Channel {
+    /// Whether these keys are to be replaced. Who began their handshake does so; the other end later, if need be.
+    pub(crate) fn is_worn(&self, now: Instant, rekey: Duration) -> bool {
+        let age = now.since(self.made);
+        let patience = if self.started { rekey } else { rekey.saturating_add(rekey / 4) };
+        age >= patience || self.counter >= REKEY_COUNT
+    }
+}
+
 /// A handshake that this host finished as initiator: the peer has not said that it knows.
 #[derive(Debug)]
 pub(crate) struct Unconfirmed {
@@ -85,6 +97,8 @@ pub(crate) struct Peer {
     pub(crate) established: Instant,
     pub(crate) heard: Instant,
     pub(crate) ping: Option<Ping>,
+    /// New keys are being made because the present ones are old.
+    pub(crate) rekeying: bool,
     /// This host's claims.
     pub(crate) claimant: Claimant,
     /// This host's moves in progress, by number.
@@ -107,6 +121,7 @@ impl Peer {
             established: now,
             heard: now,
             ping: None,
+            rekeying: false,
             claimant: Claimant::default(),
             moves: BTreeMap::new(),
             correspondent: Correspondent::default(),

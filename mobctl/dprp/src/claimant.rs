@@ -2,7 +2,7 @@
 //! are wanted to the moment their connections are gone.
 
 use crate::association::Path;
-use crate::codec::{Range, is_host_address, ranges};
+use crate::codec::{Range, is_host_address, merged, ranges};
 use crate::endpoint::{Arrival, Endpoint, count};
 use crate::host::{Flow, Half, Host};
 use crate::message::{Message, RANGES_MAX, Token, claim_capacity};
@@ -24,6 +24,13 @@ pub(crate) struct Mine {
     pub(crate) state: State,
     /// How often the claim was refused in a row.
     refused: u32,
+}
+
+impl Mine {
+    /// As it was before a restart.
+    pub(crate) fn restored(instance: u64, state: State) -> Self {
+        Self { instance, state, refused: 0 }
+    }
 }
 
 /// How far the claim of a flow is.
@@ -77,8 +84,8 @@ pub(crate) struct Claim {
 #[derive(Debug, Default)]
 pub(crate) struct Claimant {
     /// Last number used.
-    last: u32,
-    last_bundle: u16,
+    pub(crate) last: u32,
+    pub(crate) last_bundle: u16,
     /// Bundle for new claims from each address.
     pub(crate) homes: BTreeMap<IpAddr, u16>,
     pub(crate) queue: BTreeSet<Flow>,
@@ -89,8 +96,10 @@ pub(crate) struct Claimant {
     pub(crate) confirmed: BTreeMap<u32, Claim>,
     /// Numbers that the peer may hold and need not, with their bundles.
     pub(crate) releasing: BTreeMap<u32, u16>,
+    /// Numbers that were perhaps used and are not remembered: released like those, and never part of a move.
+    pub(crate) lost: Option<Range>,
     release: Option<Release>,
-    last_serial: u32,
+    pub(crate) last_serial: u32,
 }
 
 /// A release under way.
@@ -129,6 +138,12 @@ pub(crate) fn wire(flow: &Flow, host: &mut dyn Host) -> Flow {
     host.wire(flow).unwrap_or(*flow)
 }
 
+/// These ranges and the lost one, as few as that takes.
+pub(crate) fn with_lost(ranges: Vec<Range>, lost: Option<Range>) -> Vec<Range> {
+    let all = ranges.into_iter().chain(lost).map(|range| (range, ()));
+    merged(all.collect()).into_iter().map(|(range, ())| range).collect()
+}
+
 /// Whether a flow can be claimed at all.
 pub(crate) fn is_claimable(flow: &Flow) -> bool {
     flow.local.is_ipv4() == flow.remote.is_ipv4()
@@ -139,6 +154,7 @@ impl Endpoint {
     /// Compares this host's connections with what is known of them. See [`Event::Flows`](crate::Event::Flows).
     pub(crate) fn on_flows(&mut self, now: Instant, flows: Vec<(Flow, u64)>, host: &mut dyn Host) {
         let live: BTreeMap<Flow, u64> = flows.into_iter().collect();
+        self.reconcile(now, host);
         self.end_owned(now, &live);
         let ended = |(flow, mine): (&Flow, &Mine)| (live.get(flow) != Some(&mine.instance)).then_some(*flow);
         let ended: Vec<Flow> = self.mine.iter().filter_map(ended).collect();
@@ -209,6 +225,7 @@ impl Endpoint {
     /// The connection is gone: whatever was claimed for it ends. Returns the peer.
     fn forget_mine(&mut self, flow: &Flow, host: &mut dyn Host) -> Option<PeerId> {
         let mine = self.mine.remove(flow)?;
+        self.changed();
         match mine.state {
             State::Wanted(address) => {
                 let flows = self.wanted.get_mut(&address)?;
@@ -425,6 +442,7 @@ impl Endpoint {
             }
         }
         if confirmed > 0 {
+            self.changed();
             self.notice(now, News::ClaimsConfirmed { peer: key, flows: confirmed });
             self.relocate(now, id, host);
         }
@@ -435,10 +453,12 @@ impl Endpoint {
     /// Tells the peer which claims have ended. Not during a move: both ends must agree on what it selects.
     pub(crate) fn pump_releases(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        if peer.claimant.release.is_some() || peer.claimant.releasing.is_empty() || !peer.moves.is_empty() {
+        let claimant = &peer.claimant;
+        let nothing = claimant.releasing.is_empty() && claimant.lost.is_none();
+        if claimant.release.is_some() || nothing || !peer.moves.is_empty() || peer.channels.is_empty() {
             return;
         }
-        let mut ranges = ranges(peer.claimant.releasing.keys().copied());
+        let mut ranges = with_lost(ranges(claimant.releasing.keys().copied()), claimant.lost);
         ranges.truncate(RANGES_MAX);
         peer.claimant.last_serial = peer.claimant.last_serial.wrapping_add(1);
         peer.claimant.release = Some(Release { serial: peer.claimant.last_serial, ranges, tries: 0 });
@@ -482,7 +502,11 @@ impl Endpoint {
             for number in numbers {
                 peer.claimant.releasing.remove(&number);
             }
+            if peer.claimant.lost.is_some_and(|lost| range.first <= lost.first && lost.last <= range.last) {
+                peer.claimant.lost = None;
+            }
         }
+        self.changed();
         self.pump_releases(now, id);
     }
 
@@ -504,6 +528,7 @@ impl Endpoint {
             again.extend(offer.flows);
         }
         claimant.releasing.clear();
+        claimant.lost = None;
         claimant.release = None;
         self.timers.cancel(Timer::Release(id));
         for flow in again {

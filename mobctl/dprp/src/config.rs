@@ -96,6 +96,8 @@ pub struct Timers {
     pub half_open: Duration,
     /// How long an association without any claim is kept.
     pub idle: Duration,
+    /// How long keys are used.
+    pub rekey: Duration,
 }
 
 impl Default for Timers {
@@ -110,6 +112,7 @@ impl Default for Timers {
             pending: Duration::from_secs(20),
             half_open: Duration::from_secs(10),
             idle: Duration::from_secs(300),
+            rekey: Duration::from_secs(7200),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing goes to a new address but a challenge, which is shorter than what
 //! asked for it, until the right answer came from there.
 
+use crate::claimant::wire;
 use crate::codec::{Range, in_ranges, is_host_address, merged};
 use crate::endpoint::{Arrival, Endpoint};
 use crate::host::{Flow, Half, Host};
@@ -55,22 +56,32 @@ pub(crate) struct Pending {
     remote: SocketAddr,
     token: Token,
     claims: Vec<u32>,
+    /// Those of them that the kernel has at the new address already, by an earlier number: it is not asked again, because
+    /// that would end the grace of the address before.
+    there: BTreeSet<u32>,
     refused: Refused,
     began: Instant,
 }
 
 /// A completed move.
 #[derive(Debug)]
-struct Outcome {
-    number: u32,
-    remote: SocketAddr,
-    refused: Refused,
+pub(crate) struct Outcome {
+    pub(crate) number: u32,
+    pub(crate) remote: SocketAddr,
+    pub(crate) refused: Refused,
     /// Flows that the kernel prepared and then did not commit: to be taken back.
     failed: Vec<(Flow, u32)>,
     /// When the mover proved that it receives there.
     proved: Instant,
     /// The part that is told next, one at a time.
     next: u16,
+}
+
+impl Outcome {
+    /// As it was before a restart: somebody else may have the address by now.
+    pub(crate) fn restored(number: u32, remote: SocketAddr, refused: Refused, now: Instant) -> Self {
+        Self { number, remote, refused, failed: Vec::new(), proved: now, next: 0 }
+    }
 }
 
 /// What a peer claims and moves.
@@ -82,7 +93,7 @@ pub(crate) struct Correspondent {
     pub(crate) offers: VecDeque<Offered>,
     pub(crate) acknowledged: VecDeque<Acknowledged>,
     pub(crate) pending: BTreeMap<u32, Pending>,
-    outcomes: VecDeque<Outcome>,
+    pub(crate) outcomes: VecDeque<Outcome>,
 }
 
 impl Correspondent {
@@ -219,9 +230,9 @@ impl Endpoint {
             self.take_back(id, spare, host);
         }
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let mut asked = Vec::new();
+        let (mut asked, mut there) = (Vec::new(), BTreeSet::new());
         for claim in selected {
-            let Some(theirs) = peer.correspondent.claims.get(claim) else { continue };
+            let Some(theirs) = peer.correspondent.claims.get_mut(claim) else { continue };
             let verdict = if theirs.ended.is_some() || host.instance(&theirs.flow) != Some(theirs.instance) {
                 Err(Refusal::Gone)
             } else if theirs.generation >= number || theirs.pending.is_some_and(|pending| pending > number) {
@@ -232,6 +243,10 @@ impl Endpoint {
                 Ok(theirs.flow)
             };
             match verdict {
+                Ok(flow) if theirs.pending.is_none() && wire(&flow, host).remote.ip() == request.new => {
+                    theirs.pending = Some(number);
+                    there.insert(*claim);
+                }
                 Ok(flow) => asked.push((*claim, flow)),
                 Err(reason) => refused.push((Range::one(*claim), reason)),
             }
@@ -242,7 +257,7 @@ impl Endpoint {
         } else {
             host.prepare(Half::Remote, request.new, !request.old_usable, &command)
         };
-        let mut claims = Vec::new();
+        let mut claims: Vec<u32> = there.iter().copied().collect();
         for ((claim, _), result) in results(asked, prepared) {
             match result {
                 Ok(()) => {
@@ -259,7 +274,8 @@ impl Endpoint {
         let remote = arrival.path.remote;
         let refused = merged(refused);
         let count = counted(&refused);
-        let pending = Pending { request: request.clone(), remote, token, claims, refused, began: arrival.now };
+        let pending = Pending { request: request.clone(), remote, token, claims, there, refused, began: arrival.now };
+        self.revision = self.revision.wrapping_add(1);
         peer.correspondent.pending.insert(number, pending);
         self.timers.set(Timer::Pending(id, number), arrival.now.after(self.config.timers.pending));
         self.reply(arrival, &Message::MoveChallenge { number, token, refused: count });
@@ -279,14 +295,16 @@ impl Endpoint {
         }
         let Some(pending) = peer.correspondent.pending.remove(&number) else { return };
         self.timers.cancel(Timer::Pending(id, number));
-        let (asked, lost) = Self::still_pending(&mut peer.correspondent.claims, &pending.claims, number);
+        let (still, lost) = Self::still_pending(&mut peer.correspondent.claims, &pending.claims, number);
+        let (there, asked): (Vec<_>, Vec<_>) = still.into_iter().partition(|(claim, _)| pending.there.contains(claim));
         let command: Vec<(Flow, u32)> = asked.iter().map(|(_, flow)| (*flow, number)).collect();
         let committed = if command.is_empty() { Vec::new() } else { host.commit(Half::Remote, &command) };
         let mut refused = pending.refused;
         refused.extend(lost);
         let mut moved: usize = 0;
         let mut failed = Vec::new();
-        for ((claim, flow), result) in results(asked, committed) {
+        let there = there.into_iter().map(|claim| (claim, Ok(())));
+        for ((claim, flow), result) in results(asked, committed).chain(there) {
             match result {
                 Ok(()) => {
                     if let Some(theirs) = peer.correspondent.claims.get_mut(&claim) {
@@ -319,6 +337,7 @@ impl Endpoint {
             peer.correspondent.outcomes.pop_front();
         }
         peer.correspondent.outcomes.push_back(Outcome { number, remote, refused, failed, proved: now, next: 0 });
+        self.changed();
         self.leave_address(id, pending.request.old);
         self.peers.bind_address(id, pending.request.new);
         self.notice(now, news);
@@ -382,6 +401,16 @@ impl Endpoint {
         {
             host.abort(Half::Remote, &std::mem::take(&mut outcome.failed));
         }
+        if !peer.correspondent.pending.contains_key(&number) {
+            // From before a restart.
+            let forgotten = peer.correspondent.claims.values_mut().filter(|claim| claim.pending == Some(number));
+            let command: Vec<(Flow, u32)> =
+                forgotten.map(|claim| (claim.flow, claim.pending.take().unwrap_or(number))).collect();
+            if !command.is_empty() {
+                host.abort(Half::Remote, &command);
+            }
+            return;
+        }
         if let (Some(pending), Some(peer)) = (self.take_back(id, number, host), self.peers.get(id)) {
             let news = News::PeerMoveExpired { peer: peer.key, number, new: pending.request.new };
             self.notice(now, news);
@@ -394,7 +423,8 @@ impl Endpoint {
         let peer = self.peers.get_mut(id)?;
         let pending = peer.correspondent.pending.remove(&number)?;
         let (asked, _) = Self::still_pending(&mut peer.correspondent.claims, &pending.claims, number);
-        let command: Vec<(Flow, u32)> = asked.into_iter().map(|(_, flow)| (flow, number)).collect();
+        let prepared = asked.into_iter().filter(|(claim, _)| !pending.there.contains(claim));
+        let command: Vec<(Flow, u32)> = prepared.map(|(_, flow)| (flow, number)).collect();
         if !command.is_empty() {
             host.abort(Half::Remote, &command);
         }

@@ -3,6 +3,7 @@
 use crate::association::{Path, Peers, Ping};
 use crate::claimant::Mine;
 use crate::config::{Config, ConfigError};
+use crate::cookie::Baker;
 use crate::correspondent::Owner;
 use crate::handshake::Handshakes;
 use crate::host::{Flow, Host};
@@ -51,6 +52,13 @@ pub enum Event {
         /// Whether `old` still works: flows keep using it until the peer has committed.
         old_usable: bool,
     },
+    /// What [`Endpoint::poll_query`] asked for: fresh addresses of a peer's name. Only a hint: keys decide who it is.
+    Resolved {
+        /// The name.
+        name: String,
+        /// Its addresses now, of both families.
+        addresses: Vec<IpAddr>,
+    },
 }
 
 /// One host's end of the protocol: all its associations, claims and moves.
@@ -59,11 +67,14 @@ pub struct Endpoint {
     pub(crate) rng: Box<dyn CryptoRng + Send>,
     pub(crate) own: PublicKey,
     pub(crate) incarnation: u64,
+    pub(crate) baker: Baker,
     /// Number of this host's last move.
     pub(crate) generation: u32,
     pub(crate) counters: Counters,
     transmits: VecDeque<Transmit>,
     notices: VecDeque<Notice>,
+    /// Names that somebody ought to resolve.
+    pub(crate) queries: VecDeque<String>,
     pub(crate) timers: Timers,
     pub(crate) peers: Peers,
     pub(crate) handshakes: Handshakes,
@@ -76,6 +87,10 @@ pub struct Endpoint {
     /// Batches of claims that wait for their proof, oldest first; some of them are through.
     pub(crate) offered: VecDeque<(PeerId, u32)>,
     pub(crate) relocations: Vec<Relocation>,
+    /// See [`Endpoint::revision`].
+    pub(crate) revision: u64,
+    /// Made from a snapshot, and not yet compared with the kernel.
+    pub(crate) restored: bool,
 }
 
 impl fmt::Debug for Endpoint {
@@ -99,17 +114,19 @@ impl Endpoint {
     pub fn new(config: Config, rng: impl CryptoRng + Send + 'static, now: Instant) -> Result<Self, ConfigError> {
         config.check()?;
         let mut rng: Box<dyn CryptoRng + Send> = Box::new(rng);
-        // Reserved for what a restart will have to restore: nothing is due at the beginning.
+        // Nothing is due at the beginning; see `restore` for what a restart finds.
         let _ = now;
         Ok(Self {
             own: config.host_key.public(),
             incarnation: rng.next_u64(),
+            baker: Baker::new(&mut *rng),
             generation: config.generation,
             config,
             rng,
             counters: Counters::default(),
             transmits: VecDeque::new(),
             notices: VecDeque::new(),
+            queries: VecDeque::new(),
             timers: Timers::default(),
             peers: Peers::default(),
             handshakes: Handshakes::default(),
@@ -118,6 +135,8 @@ impl Endpoint {
             owners: BTreeMap::new(),
             offered: VecDeque::new(),
             relocations: Vec::new(),
+            revision: 0,
+            restored: false,
         })
     }
 
@@ -139,6 +158,7 @@ impl Endpoint {
             None => count(&mut self.counters.malformed),
             Some(Packet::Hello { noise }) => self.on_hello(now, path, noise),
             Some(Packet::Answer { receiver, noise }) => self.on_answer(now, path, receiver, noise),
+            Some(Packet::Retry { receiver, cookie }) => self.on_retry(now, path, receiver, cookie),
             Some(Packet::Finish { receiver, noise }) => self.on_finish(now, path, receiver, noise, host),
             Some(Packet::Sealed { receiver, counter, sealed }) => {
                 self.on_sealed(now, path, receiver, counter, sealed, host);
@@ -151,6 +171,7 @@ impl Endpoint {
         match event {
             Event::Flows(flows) => self.on_flows(now, flows, host),
             Event::Move { old, new, old_usable } => self.on_move_event(now, old, new, old_usable, host),
+            Event::Resolved { name, addresses } => self.on_resolved(now, &name, &addresses),
         }
     }
 
@@ -167,6 +188,7 @@ impl Endpoint {
                 Timer::Reclaim(peer) => self.on_reclaim_timer(now, peer, host),
                 Timer::Release(peer) => self.on_release_timer(now, peer),
                 Timer::Move(peer, number) => self.on_move_timer(now, peer, number, host),
+                Timer::Seek(peer) => self.seek(now, peer),
                 Timer::Again(peer) => self.on_again_timer(now, peer, host),
                 Timer::Pending(peer, number) => self.on_pending_timer(now, peer, number, host),
             }
@@ -288,11 +310,23 @@ impl Endpoint {
         }
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.correspondent.forget_ended(now, timers.idle);
+        let worn = peer.channels.first().is_some_and(|channel| channel.is_worn(now, timers.rekey));
+        if worn && !peer.is_idle() {
+            peer.rekeying = true;
+            if let Some(path) = peer.paths.first().copied() {
+                self.dial(now, path, Some(id));
+            }
+        }
+        let Some(peer) = self.peers.get_mut(id) else { return };
         if peer.is_idle() {
             if now.since(peer.heard) >= timers.idle {
                 return self.remove_peer(now, id);
             }
             peer.ping = None;
+        } else if peer.channels.is_empty() {
+            // After a restart: there is nobody to ping, the association comes first.
+            let tries = peer.ping.map_or(2, |ping| ping.tries.saturating_add(1));
+            peer.ping = Some(Ping { nonce: 0, sent: now, tries });
         } else if !peer.claimant.confirmed.is_empty() && peer.moves.is_empty() {
             let answered = peer.ping.is_none_or(|ping| peer.heard >= ping.sent);
             if !answered {
@@ -312,6 +346,7 @@ impl Endpoint {
                 let wait = doubled(peer.round_trip.timeout(timers.retry), ping.tries, timers.ping);
                 if ping.tries >= 2 {
                     self.dial(now, path, Some(id));
+                    self.seek(now, id);
                 }
                 self.send(id, path, &Message::Ping { nonce: ping.nonce });
                 wait
@@ -325,12 +360,18 @@ impl Endpoint {
     /// Forgets an association to which nothing is tied.
     pub(crate) fn remove_peer(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.remove(id) else { return };
-        for timer in [Timer::Upkeep(id), Timer::Reclaim(id), Timer::Release(id), Timer::Again(id)] {
+        self.changed();
+        for timer in [Timer::Upkeep(id), Timer::Reclaim(id), Timer::Release(id), Timer::Again(id), Timer::Seek(id)] {
             self.timers.cancel(timer);
         }
         if !peer.channels.is_empty() {
             self.notice(now, News::AssociationDown { peer: peer.key });
         }
+    }
+
+    /// Something that a restart must not lose has changed.
+    pub(crate) fn changed(&mut self) {
+        self.revision = self.revision.wrapping_add(1);
     }
 
     pub(crate) fn notice(&mut self, at: Instant, news: News) {

@@ -10,12 +10,18 @@ use crate::notice::News;
 use crate::replay::Replay;
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer, doubled, jittered};
-use crate::wire::{Answer, Finish, Hello, Packet, TAG};
+use crate::wire::{Answer, Cookie, Finish, Hello, Packet, TAG};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// How often a host that may not have mobconn is asked in a row.
 const HELLOS: u32 = 5;
+/// How often a peer is sought in a row at an address that only the DNS gives.
+const HINTS: u32 = 10;
+/// How often one Hello is begun anew with a cookie.
+const COOKIES: u32 = 3;
+/// Most half-open handshakes of one address (IPv6: of 64 bits of it) once there are many.
+const PER_SOURCE: usize = 8;
 /// How often a Finish is sent.
 const FINISHES: u32 = 5;
 /// How often a handshake is begun anew in a row because its Finish got no answer: the responder may have had to forget it.
@@ -32,6 +38,8 @@ struct Dial {
     began: Instant,
     tries: u32,
     attempt: u32,
+    /// How often the other end has asked for a cookie.
+    cookies: u32,
 }
 
 /// A handshake that somebody else began, after the first message.
@@ -96,6 +104,14 @@ impl Handshakes {
     }
 }
 
+/// What one host can have many addresses of.
+fn network(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6) >> 64 << 64,
+    }
+}
+
 /// What the two ends told each other at the end of a handshake.
 pub(crate) struct Introduction {
     pub(crate) channel: Channel,
@@ -147,15 +163,36 @@ impl Endpoint {
             return count(&mut self.counters.limited);
         }
         let index = self.new_index();
-        let ephemeral = Ephemeral::draw(&mut *self.rng);
-        let Some(group) = self.config.group_keys.first() else { return };
-        let Some(mut handshake) = Handshake::new(true, &self.config.host_key, group, &ephemeral) else { return };
-        let Some(noise) = handshake.write(&Hello { sender: index }.write()) else { return };
-        let hello = Packet::Hello { noise: &noise }.write();
+        let Some((handshake, hello)) = self.new_hello(index, Cookie::default()) else { return };
         self.transmit(path, hello.clone());
         self.handshakes.dialled.insert(path.remote, index);
-        self.handshakes.dials.insert(index, Dial { path, expected, handshake, hello, began: now, tries: 0, attempt });
+        let dial = Dial { path, expected, handshake, hello, began: now, tries: 0, attempt, cookies: 0 };
+        self.handshakes.dials.insert(index, dial);
         self.set_dial_timer(now, index, expected, 0);
+    }
+
+    fn new_hello(&mut self, index: u32, cookie: Cookie) -> Option<(Handshake, Vec<u8>)> {
+        let ephemeral = Ephemeral::draw(&mut *self.rng);
+        let group = self.config.group_keys.first()?;
+        let mut handshake = Handshake::new(true, &self.config.host_key, group, &ephemeral)?;
+        let noise = handshake.write(&Hello { sender: index, cookie }.write())?;
+        Some((handshake, Packet::Hello { noise: &noise }.write()))
+    }
+
+    /// The responder is under load: it wants to see that this host receives where it says.
+    pub(crate) fn on_retry(&mut self, now: Instant, path: Path, receiver: u32, cookie: Cookie) {
+        let dial = self.handshakes.dials.get(&receiver);
+        let Some(dial) = dial.filter(|dial| dial.path == path && dial.cookies < COOKIES) else {
+            return count(&mut self.counters.unknown_index);
+        };
+        let (expected, tries) = (dial.expected, dial.tries);
+        let Some((handshake, hello)) = self.new_hello(receiver, cookie) else { return };
+        let Some(dial) = self.handshakes.dials.get_mut(&receiver) else { return };
+        dial.handshake = handshake;
+        dial.hello.clone_from(&hello);
+        dial.cookies = dial.cookies.saturating_add(1);
+        self.transmit(path, hello);
+        self.set_dial_timer(now, receiver, expected, tries);
     }
 
     fn set_dial_timer(&mut self, now: Instant, index: u32, expected: Option<PeerId>, tries: u32) {
@@ -173,7 +210,12 @@ impl Endpoint {
         let (path, expected, tries) = (dial.path, dial.expected, dial.tries);
         let needed = match expected {
             None => tries < HELLOS,
-            Some(id) => self.peers.get(id).is_some_and(|peer| !peer.moves.is_empty() || peer.ping.is_some()),
+            Some(id) => self.peers.get(id).is_some_and(|peer| {
+                // An address that only the DNS knows gets no more than a few in a row.
+                let known = peer.paths.iter().any(|known| known.remote == path.remote);
+                let wanted = !peer.moves.is_empty() || peer.ping.is_some() || peer.rekeying;
+                wanted && (known || tries < HINTS)
+            }),
         };
         if !needed {
             self.handshakes.forget_dial(index, path.remote);
@@ -226,13 +268,17 @@ impl Endpoint {
         let Some((group, mut handshake, payload)) = opened else { return count(&mut self.counters.forged) };
         let Some(hello) = Hello::parse(&payload) else { return count(&mut self.counters.nonsense) };
 
-        while self.handshakes.half_open.len() >= self.config.limits.half_open.max(1) {
+        // Under load nothing is computed or remembered for an address that was not seen to receive.
+        if self.handshakes.half_open.len() >= self.config.limits.half_open / 2
+            && !self.baker.is_good(now, path.remote, &hello.cookie)
+        {
             count(&mut self.counters.limited);
-            let oldest = self.handshakes.half_open.iter().min_by_key(|(_, half)| half.began).map(|(index, _)| *index);
-            let Some(oldest) = oldest else { break };
-            self.handshakes.take_half_open(oldest);
-            self.timers.cancel(Timer::HalfOpen(oldest));
+            if let Some(cookie) = self.baker.bake(now, path.remote) {
+                self.transmit(path, Packet::Retry { receiver: hello.sender, cookie }.write());
+            }
+            return;
         }
+        self.make_room(path.remote.ip());
         let index = self.new_index();
         let answer = Answer {
             sender: index,
@@ -260,6 +306,29 @@ impl Endpoint {
         };
         self.handshakes.half_open.insert(index, half);
         self.timers.set(Timer::HalfOpen(index), now.after(self.config.timers.half_open));
+    }
+
+    /// Keeps the half-open handshakes within their limits, those of one source and all together: the oldest goes.
+    fn make_room(&mut self, source: IpAddr) {
+        let limit = self.config.limits.half_open.max(1);
+        while self.handshakes.half_open.len() >= limit / 2 {
+            let all = self.handshakes.half_open.iter();
+            let same: Vec<(u32, Instant)> = all
+                .filter(|(_, half)| network(half.path.remote.ip()) == network(source))
+                .map(|(index, half)| (*index, half.began))
+                .collect();
+            let oldest = if same.len() >= PER_SOURCE {
+                same.into_iter().min_by_key(|(_, began)| *began).map(|(index, _)| index)
+            } else if self.handshakes.half_open.len() >= limit {
+                self.handshakes.half_open.iter().min_by_key(|(_, half)| half.began).map(|(index, _)| *index)
+            } else {
+                return;
+            };
+            let Some(oldest) = oldest else { return };
+            count(&mut self.counters.limited);
+            self.handshakes.take_half_open(oldest);
+            self.timers.cancel(Timer::HalfOpen(oldest));
+        }
     }
 
     pub(crate) fn on_answer(&mut self, now: Instant, path: Path, receiver: u32, noise: &[u8]) {
@@ -474,6 +543,7 @@ impl Endpoint {
         peer.established = now;
         peer.heard = now;
         peer.ping = None;
+        peer.rekeying = false;
         peer.set_path(path);
         let key = peer.key;
         for index in dropped {
@@ -482,6 +552,7 @@ impl Endpoint {
         self.peers.bind_address(id, path.remote.ip());
         let news = News::AssociationUp { peer: key, name, address: path.remote, started, elapsed: now.since(began) };
         self.notice(now, news);
+        self.changed();
         if restarted {
             self.notice(now, News::PeerRestarted { peer: key });
             self.forget_claims_with(id);
@@ -490,6 +561,7 @@ impl Endpoint {
         let wait = jittered(self.config.timers.ping, &mut *self.rng);
         self.timers.set(Timer::Upkeep(id), now.after(wait));
         self.adopt_wanted(now, id, path.remote.ip(), host);
+        self.pump_releases(now, id);
         self.repeat_moves(now, id, restarted, host);
     }
 }

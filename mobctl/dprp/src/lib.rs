@@ -21,6 +21,7 @@ mod association;
 mod claimant;
 mod codec;
 mod config;
+mod cookie;
 mod correspondent;
 mod endpoint;
 mod handshake;
@@ -31,7 +32,9 @@ mod mover;
 mod noise;
 mod notice;
 mod replay;
+mod seek;
 mod steward;
+mod store;
 mod time;
 mod timer;
 mod wire;
@@ -42,6 +45,7 @@ pub use host::{Flow, Half, Host, KernelError, Protocol};
 pub use key::{BadKey, GroupKey, HostKey, KEY_LENGTH, PublicKey};
 pub use notice::{ClaimStatus, Counters, MoveRefusal, MoveView, News, Notice, PeerView, Refusal};
 pub use rand_core;
+pub use store::RestoreError;
 pub use time::Instant;
 
 #[cfg(test)]

@@ -248,7 +248,7 @@ fn read_ranges(r: &mut Reader<'_>) -> Option<Vec<Range>> {
     ranges.is_sorted_by(|a, b| a.last.checked_add(1).is_some_and(|next| next < b.first)).then_some(ranges)
 }
 
-fn write_flow(w: &mut Writer, flow: &Flow) {
+pub(crate) fn write_flow(w: &mut Writer, flow: &Flow) {
     let protocol = match flow.protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
@@ -257,7 +257,7 @@ fn write_flow(w: &mut Writer, flow: &Flow) {
     w.ip(flow.local.ip()).ip(flow.remote.ip());
 }
 
-fn read_flow(r: &mut Reader<'_>) -> Option<Flow> {
+pub(crate) fn read_flow(r: &mut Reader<'_>) -> Option<Flow> {
     let kind = r.u8()?;
     let protocol = match kind & 0x0f {
         TCP => Protocol::Tcp,

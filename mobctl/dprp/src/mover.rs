@@ -6,7 +6,7 @@
 //! See `ahead` for what is done before the peer has committed.
 
 use crate::association::{Path, Peer};
-use crate::claimant::{Claim, numbered};
+use crate::claimant::{Claim, numbered, with_lost};
 use crate::codec::{Range, in_ranges, is_host_address, ranges};
 use crate::endpoint::{Arrival, Endpoint, count};
 use crate::host::{Flow, Half, Host, KernelError};
@@ -22,7 +22,7 @@ const MOVES_MAX: usize = 8;
 /// Addresses that this host has left and may still have flows at.
 const RELOCATIONS_MAX: usize = 16;
 /// After so many unanswered requests the association is made anew besides.
-const REDIAL_TRIES: u32 = 2;
+pub(crate) const REDIAL_TRIES: u32 = 2;
 /// After so many unanswered requests a move is in doubt.
 const DOUBT_TRIES: u32 = 3;
 
@@ -106,7 +106,7 @@ fn select(peer: &Peer, ids: &BTreeSet<u32>, listed: bool) -> (Selection, BTreeSe
         .filter(|(id, bundle)| bundles.contains(bundle) && !taken.contains(id))
         .map(|(id, _)| id)
         .collect();
-    let except = ranges(others);
+    let except = with_lost(ranges(others), claimant.lost);
     if !listed && except.len() <= RANGES_MAX {
         let selection = Selection::Bundles {
             bundles: bundles.into_iter().collect(),
@@ -168,6 +168,7 @@ impl Endpoint {
             self.relocations.remove(0);
         }
         self.relocations.push(Relocation { old, new, old_usable });
+        self.changed();
         let peers: Vec<PeerId> = self.peers.all.keys().copied().collect();
         for id in peers {
             self.move_peer(now, id, Relocation { old, new, old_usable }, host);
@@ -341,6 +342,7 @@ impl Endpoint {
     }
 
     fn begin(&mut self, now: Instant, id: PeerId, number: u32, moving: Moving) {
+        self.changed();
         let Some(peer) = self.peers.get_mut(id) else { return };
         // Claims made at the old address from now on are not part of what this move selects.
         peer.claimant.homes.remove(&moving.old);
@@ -401,7 +403,12 @@ impl Endpoint {
             moving.asked = now;
         }
         let wait = jittered(doubled(first, moving.tries, timers.retry_cap), &mut *self.rng);
+        let unknown = peer.channels.is_empty();
         let due = moving.ahead_until.map_or(now.after(wait), |until| until.min(now.after(wait)));
+        if unknown {
+            // After a restart: the claims are there, the keys are not.
+            self.dial(now, path, Some(id));
+        }
         self.send(id, path, &message);
         self.timers.set(Timer::Move(id, number), due);
     }
@@ -421,6 +428,7 @@ impl Endpoint {
         }
         if tries >= REDIAL_TRIES {
             self.dial(now, path, Some(id));
+            self.seek(now, id);
         }
         self.send_move(now, id, number);
     }
@@ -541,6 +549,7 @@ impl Endpoint {
             elapsed: moving.resumed.unwrap_or(now).since(moving.started),
         };
         self.notice(now, news);
+        self.changed();
         self.stay(now, id, number, &moving.flows, &refused, host);
         self.relocate(now, id, host);
         self.pump_releases(now, id);
@@ -602,6 +611,7 @@ impl Endpoint {
         }
         let Some(moving) = self.end_move(id, number) else { return };
         self.notice(now, News::MoveRefused { peer: key, number, reason });
+        self.changed();
         let refused = moving.flows.keys().map(|claim| (*claim, Refusal::Kernel)).collect();
         self.stay(now, id, number, &moving.flows, &refused, host);
         self.pump_releases(now, id);

@@ -114,7 +114,7 @@ fn shared_secret_as_in_rfc_7748() -> Result<(), crate::key::BadKey> {
 #[test]
 fn lengths_of_the_handshake() -> Result<(), &'static str> {
     let Ends { mut initiator, mut responder } = ends(9, 9).ok_or("ends")?;
-    let hello = initiator.write(&Hello { sender: 1 }.write()).ok_or("hello")?;
+    let hello = initiator.write(&Hello { sender: 1, cookie: [0; 16] }.write()).ok_or("hello")?;
     assert_eq!((HELLO_PAYLOAD, hello.len() + 4), (348, HELLO_LENGTH));
     responder.read(&hello).ok_or("read")?;
     let longest = Answer {

@@ -177,6 +177,7 @@ impl Endpoint {
 
     /// The claim holds.
     fn own(&mut self, now: Instant, peer: PeerId, number: u32, bundle: u16, flow: Flow, instance: u64) {
+        self.changed();
         let former = self.owners.insert(flow, Owner { peer, number: Some(number), instance });
         if let Some(former) = former.filter(|former| former.number != Some(number) || former.peer != peer) {
             self.disown(now, &flow, former);
@@ -195,6 +196,7 @@ impl Endpoint {
 
     /// What an owner had of this flow, it has no more.
     fn disown(&mut self, now: Instant, flow: &Flow, owner: Owner) {
+        self.changed();
         let Some(peer) = self.peers.get_mut(owner.peer) else { return };
         match owner.number {
             None => {
@@ -224,6 +226,7 @@ impl Endpoint {
 
     /// The peer gives claims up.
     pub(crate) fn on_release(&mut self, arrival: Arrival, serial: u32, ranges: &[Range], host: &mut dyn Host) {
+        self.changed();
         let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
         let mut pending = Vec::new();
         for range in ranges {

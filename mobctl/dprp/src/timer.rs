@@ -33,6 +33,8 @@ pub(crate) enum Timer {
     Move(PeerId, u32),
     /// Flows that could not move for a reason that may pass are tried again.
     Again(PeerId),
+    /// Ask for the peer's name once more.
+    Seek(PeerId),
     /// Take back a peer's move that was not completed.
     Pending(PeerId, u32),
 }

@@ -24,6 +24,10 @@ const HELLO: u8 = 1;
 const ANSWER: u8 = 2;
 const FINISH: u8 = 3;
 const SEALED: u8 = 4;
+const RETRY: u8 = 5;
+
+/// A proof that its bearer receives at an address, checked without remembering anything.
+pub(crate) type Cookie = [u8; 16];
 
 /// A datagram, taken apart as far as that goes without keys.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub(crate) enum Packet<'a> {
     Finish { receiver: u32, noise: &'a [u8] },
     /// Everything after the handshake.
     Sealed { receiver: u32, counter: u64, sealed: &'a [u8] },
+    /// MCI (cookie): under load, instead of an Answer.
+    Retry { receiver: u32, cookie: Cookie },
 }
 
 impl<'a> Packet<'a> {
@@ -50,6 +56,10 @@ impl<'a> Packet<'a> {
             ANSWER => Some(Self::Answer { receiver: reader.u32()?, noise: reader.rest() }),
             FINISH => Some(Self::Finish { receiver: reader.u32()?, noise: reader.rest() }),
             SEALED => Some(Self::Sealed { receiver: reader.u32()?, counter: reader.u64()?, sealed: reader.rest() }),
+            RETRY => {
+                let retry = Self::Retry { receiver: reader.u32()?, cookie: reader.array()? };
+                reader.end(retry)
+            }
             _ => None,
         }
     }
@@ -63,29 +73,32 @@ impl<'a> Packet<'a> {
             Self::Sealed { receiver, counter, sealed } => {
                 writer.bytes(&[SEALED, VERSION, 0, 0]).u32(receiver).u64(counter).bytes(sealed)
             }
+            Self::Retry { receiver, cookie } => writer.bytes(&[RETRY, VERSION, 0, 0]).u32(receiver).bytes(&cookie),
         };
         writer.0
     }
 }
 
-/// Payload of a Hello: the initiator's index, and zeros up to [`HELLO_PAYLOAD`].
+/// Payload of a Hello: the initiator's index, a cookie or zeros, and zeros up to [`HELLO_PAYLOAD`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) sender: u32,
+    pub(crate) cookie: Cookie,
 }
 
 impl Hello {
     pub(crate) fn write(self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.u32(self.sender);
+        writer.u32(self.sender).bytes(&self.cookie);
         writer.0.resize(HELLO_PAYLOAD, 0);
         writer.0
     }
 
     pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(payload);
-        let sender = reader.u32()?;
-        (payload.len() == HELLO_PAYLOAD && reader.rest().iter().all(|byte| *byte == 0)).then_some(Self { sender })
+        let (sender, cookie) = (reader.u32()?, reader.array()?);
+        let padded = payload.len() == HELLO_PAYLOAD && reader.rest().iter().all(|byte| *byte == 0);
+        padded.then_some(Self { sender, cookie })
     }
 }
 

@@ -46,7 +46,7 @@ fn what_is_no_datagram() {
 
 #[test]
 fn golden_payloads() -> Result<(), Box<dyn std::error::Error>> {
-    let hello = Hello { sender: 0x0a0b_0c0d };
+    let hello = Hello { sender: 0x0a0b_0c0d, cookie: [0; 16] };
     let bytes = hello.write();
     assert_eq!((bytes.len(), &bytes[..5]), (HELLO_PAYLOAD, &[10, 11, 12, 13, 0][..]));
     assert_eq!(Hello::parse(&bytes), Some(hello));

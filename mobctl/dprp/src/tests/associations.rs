@@ -215,8 +215,8 @@ fn half_open_handshakes_are_bounded_and_end() {
     world.meddle = Some(Box::new(|datagram| datagram.data[0] != 2));
     world.run(15 * MS);
     let open = |world: &World| world.nodes[0].endpoint.handshakes.half_open_count();
-    assert_eq!(open(&world), 8);
-    assert_eq!(world.nodes[0].endpoint.counters().limited, 12);
+    assert_eq!(open(&world), 4);
+    assert_eq!(world.nodes[0].endpoint.counters().limited, 16);
     world.run(60 * SECOND);
     assert_eq!(open(&world), 0);
     assert_eq!(world.nodes[0].endpoint.peers().count(), 0);

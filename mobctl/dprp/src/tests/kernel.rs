@@ -32,6 +32,14 @@ impl HalfState {
         self.address == address || other == Some(address)
     }
 
+    /// A move that is prepared: from where, to where, and whether the old path is gone.
+    pub(crate) fn unfinished(&self) -> Option<(IpAddr, IpAddr, bool)> {
+        match self.other {
+            Other::Pending { address, hold, .. } => Some((self.address, address, hold)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn holds(&self) -> bool {
         matches!(self.other, Other::Pending { hold: true, .. })
     }

@@ -7,9 +7,13 @@ mod claims;
 mod corners;
 mod crossing;
 mod displaced;
+mod floods;
 mod kernel;
 mod moves;
+mod rendezvous;
+mod restarts;
 mod storms;
+mod times;
 mod world;
 
 use crate::Endpoint;

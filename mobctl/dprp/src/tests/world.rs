@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+/// The boot that all nodes live in.
+pub(crate) const BOOT: &[u8] = b"boot";
 pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -50,6 +52,12 @@ pub(crate) struct Node {
     /// Addresses that work now.
     pub(crate) up: BTreeSet<IpAddr>,
     pub(crate) news: Vec<(Duration, News)>,
+    /// When it was asked for which name.
+    pub(crate) queries: Vec<(Duration, String)>,
+    /// Its clock began so much earlier.
+    pub(crate) ahead: Duration,
+    /// It sleeps: nothing is due, nothing arrives.
+    pub(crate) asleep: bool,
     config: Config,
 }
 
@@ -82,6 +90,10 @@ pub(crate) struct World {
     pub(crate) sent: Vec<Datagram>,
     /// Whether to demand, all the time, that nothing sent now would be refused by its receiver.
     pub(crate) strict: bool,
+    /// What a resolver would say.
+    pub(crate) names: BTreeMap<String, Vec<IpAddr>>,
+    /// Who waits for which name.
+    asked: Vec<(usize, String)>,
     /// Changes a datagram on its way; `false` drops it.
     pub(crate) meddle: Option<Meddle>,
 }
@@ -116,6 +128,8 @@ impl World {
             instances: 1000,
             sent: Vec::new(),
             strict: false,
+            names: BTreeMap::new(),
+            asked: Vec::new(),
             meddle: None,
         }
     }
@@ -132,7 +146,16 @@ impl World {
         let rng = ChaCha20Rng::seed_from_u64(self.rng.next_u64());
         let endpoint = Endpoint::new(config.clone(), rng, self.instant()).expect("a good configuration");
         let up = addresses.iter().map(|text| ip(text)).collect();
-        self.nodes.push(Node { endpoint, kernel: Kernel::default(), up, news: Vec::new(), config });
+        self.nodes.push(Node {
+            endpoint,
+            kernel: Kernel::default(),
+            up,
+            news: Vec::new(),
+            queries: Vec::new(),
+            ahead: Duration::ZERO,
+            asleep: false,
+            config,
+        });
         self.nodes.len() - 1
     }
 
@@ -141,8 +164,31 @@ impl World {
         let rng = ChaCha20Rng::seed_from_u64(self.rng.next_u64());
         let mut config = self.nodes[node].config.clone();
         config.generation = self.nodes[node].kernel.local_generation();
-        self.nodes[node].endpoint = Endpoint::new(config, rng, self.instant()).expect("a good configuration");
+        self.nodes[node].endpoint = Endpoint::new(config, rng, self.clock(node)).expect("a good configuration");
         self.flows(node);
+    }
+
+    /// The daemon of a node begins anew, with this snapshot; kernel and connections stay.
+    pub(crate) fn resume_from(&mut self, node: usize, snapshot: &[u8]) {
+        let rng = ChaCha20Rng::seed_from_u64(self.rng.next_u64());
+        let mut config = self.nodes[node].config.clone();
+        config.generation = self.nodes[node].kernel.local_generation();
+        let restored = Endpoint::restore(config, rng, self.clock(node), BOOT, snapshot).expect("a good snapshot");
+        assert_eq!(restored.snapshot(BOOT).len(), snapshot.len(), "nothing is lost on the way");
+        self.nodes[node].endpoint = restored;
+        self.flows(node);
+        // The daemon takes up what it finds prepared in the kernel.
+        let unfinished: BTreeSet<(IpAddr, IpAddr, bool)> =
+            self.nodes[node].kernel.bindings.values().filter_map(|binding| binding.local.unfinished()).collect();
+        for (old, new, hold) in unfinished {
+            self.event(node, Event::Move { old, new, old_usable: !hold });
+        }
+    }
+
+    /// The daemon of a node begins anew and remembers everything.
+    pub(crate) fn resume(&mut self, node: usize) {
+        let snapshot = self.nodes[node].endpoint.snapshot(BOOT);
+        self.resume_from(node, &snapshot);
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -155,6 +201,11 @@ impl World {
 
     pub(crate) fn instant(&self) -> Instant {
         Instant::from_micros(u64::try_from(self.now.as_micros()).expect("a short simulation"))
+    }
+
+    /// What a node's clock says.
+    fn clock(&self, node: usize) -> Instant {
+        self.instant().after(self.nodes[node].ahead)
     }
 
     /// A connection between two nodes. Returns it as the first of them sees it.
@@ -186,7 +237,7 @@ impl World {
     }
 
     pub(crate) fn event(&mut self, node: usize, event: Event) {
-        let now = self.instant();
+        let now = self.clock(node);
         let Node { endpoint, kernel, .. } = &mut self.nodes[node];
         endpoint.handle_event(now, event, kernel);
         self.collect(node);
@@ -218,8 +269,9 @@ impl World {
 
     /// Hands a datagram to whoever has its destination, now.
     pub(crate) fn inject(&mut self, datagram: &Datagram) {
-        let Some(node) = self.nodes.iter().position(|node| node.up.contains(&datagram.to.ip())) else { return };
-        let now = self.instant();
+        let here = |node: &Node| !node.asleep && node.up.contains(&datagram.to.ip());
+        let Some(node) = self.nodes.iter().position(here) else { return };
+        let now = self.clock(node);
         let Node { endpoint, kernel, .. } = &mut self.nodes[node];
         endpoint.handle_datagram(now, datagram.to.ip(), datagram.from, &datagram.data, kernel);
         self.collect(node);
@@ -240,6 +292,10 @@ impl World {
         }
         while let Some(notice) = self.nodes[node].endpoint.poll_notice() {
             self.nodes[node].news.push((self.now, notice.news));
+        }
+        while let Some(name) = self.nodes[node].endpoint.poll_query() {
+            self.nodes[node].queries.push((self.now, name.clone()));
+            self.asked.push((node, name));
         }
         if self.strict {
             self.check_paths();
@@ -274,8 +330,15 @@ impl World {
     pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
-            let due =
-                |(i, node): (usize, &Node)| Some((Duration::from_micros(node.endpoint.poll_timeout()?.as_micros()), i));
+            for (node, name) in std::mem::take(&mut self.asked) {
+                if let Some(addresses) = self.names.get(&name).cloned() {
+                    self.event(node, Event::Resolved { name, addresses });
+                }
+            }
+            let due = |(i, node): (usize, &Node)| {
+                let at = Duration::from_micros(node.endpoint.poll_timeout()?.as_micros());
+                (!node.asleep).then(|| (at.saturating_sub(node.ahead), i))
+            };
             let timer = self.nodes.iter().enumerate().filter_map(due).min();
             let arrival = self.in_flight.keys().next().copied();
             let next = timer.map(|(at, _)| at).into_iter().chain(arrival.map(|(at, _)| at)).min();
@@ -285,7 +348,7 @@ impl World {
                 let datagram = self.in_flight.remove(&key).expect("it is first");
                 self.inject(&datagram);
             } else if let Some((_, node)) = timer {
-                let now = self.instant();
+                let now = self.clock(node);
                 let Node { endpoint, kernel, .. } = &mut self.nodes[node];
                 endpoint.handle_timeout(now, kernel);
                 self.collect(node);
