@@ -1,6 +1,7 @@
 //! What the tests share: where the module is, tuples, packets, commands.
 #![allow(dead_code, reason = "every test program uses a part of it")]
 
+pub(crate) mod moves;
 pub(crate) mod packets;
 
 use mobconn_abi::{FlowAdd, FlowDelete, Stats, Tuple};
