@@ -24,7 +24,7 @@ fn moved(v6: bool, protocol: u8) -> (Machine, Vnet, Tuple, Tuple) {
 fn a_binding_ends_with_its_connection() {
     for v6 in [false, true] {
         let (machine, vnet, stack, _) = moved(v6, TCP);
-        machine.advance(Duration::from_hours(24));
+        machine.advance(Duration::from_hours(1));
         assert_eq!(bindings(&machine), 1, "idle, but there");
         for state in [6, 9, 10] {
             let mut waiting = connection(&stack);
@@ -86,7 +86,7 @@ fn a_binding_made_by_hand_stays() {
     let vnet = machine.vnet0();
     let (stack, wire) = flow(false, TCP, 1000);
     add(&vnet, stack, wire).expect("FLOW_ADD");
-    machine.advance(Duration::from_hours(10));
+    machine.advance(Duration::from_hours(1));
     assert_eq!(bindings(&machine), 1);
 }
 

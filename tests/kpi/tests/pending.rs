@@ -155,7 +155,7 @@ fn in_doubt_means_keep() {
     for (v6, protocol) in KINDS {
         let (machine, vnet, stack, wire) = holding(Half::Local, v6, protocol);
         machine.sysctl_set("net.inet.mobconn.udp_idle", "0").expect("udp_idle");
-        machine.advance(Duration::from_hours(2));
+        machine.advance(Duration::from_mins(20));
         assert!(binding(&vnet, stack).is_ok());
         assert_eq!(send(&vnet, &stack, b"still"), Output::Consumed);
         commit(&vnet, stack, Half::Local, 1).expect("a late commit");
