@@ -205,8 +205,12 @@ impl Control {
             let wire = changed.wire();
             changed.half_mut(half).other = Other::None;
             changed.lost = engine.owner(&wire, Some(flow)).is_some();
+            self.change(engine, flow, &shape, &changed)?;
+            return Ok(held);
         }
-        self.change(engine, flow, &shape, &changed)?;
+        // What input accepts stays the same.
+        engine.replace(flow, &changed);
+        self.note(flow, &changed);
         Ok(held)
     }
 
@@ -297,10 +301,15 @@ impl Control {
 
     pub(crate) fn change(&mut self, engine: &Engine, flow: u32, old: &Shape, new: &Shape) -> Result<(), TableError> {
         engine.place(flow, Some(old), new)?;
-        if let Some(cold) = self.flows.get_mut(flow) {
-            *cold = new.cold(cold.created);
-        }
+        self.note(flow, new);
         Ok(())
+    }
+
+    /// Keeps what the record does not hold.
+    fn note(&mut self, flow: u32, shape: &Shape) {
+        if let Some(cold) = self.flows.get_mut(flow) {
+            *cold = shape.cold(cold.created);
+        }
     }
 
     pub(crate) fn remove(&mut self, engine: &Engine, flow: u32, shape: &Shape) {

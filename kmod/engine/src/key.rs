@@ -60,6 +60,14 @@ impl Key {
         }
     }
 
+    /// Whether both are equal. (Word by word: compared as a whole, they would
+    /// be stored and read back in pieces of another size, which stalls.)
+    #[inline(always)]
+    pub(crate) fn is<const V6: bool>(&self, other: &Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.addresses, other.addresses);
+        self.head == other.head && a == e && (!V6 || (b == f && c == g && d == h))
+    }
+
     /// Whether this is an IPv6 flow.
     #[inline(always)]
     pub(crate) fn is_v6(&self) -> bool {

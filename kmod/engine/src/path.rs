@@ -102,7 +102,7 @@ fn newcomer_or_stray(segment: &Segment) -> Verdict {
 /// Gives the packet the source and destination `to`.
 #[inline(always)]
 fn translate<P: Packet, const V6: bool>(packet: &mut P, segment: &Segment, to: &Key) -> Verdict {
-    if segment.forward == *to {
+    if segment.forward.is::<V6>(to) {
         return Verdict::Pass;
     }
     if segment.source_route {

@@ -19,35 +19,26 @@ pub(crate) fn rewrite<P: Packet, const V6: bool>(packet: &mut P, segment: &Segme
     }
     let ports = Delta::between(from.head & 0xffff_ffff, to.head & 0xffff_ffff);
     let state = packet.checksum();
-    let Ok(bytes) = packet.writable(segment.len) else { return Verdict::Gone };
-    let Some((ip, transport)) = bytes.split_at_mut_checked(segment.transport) else { return MALFORMED };
-    let patched = match segment.protocol {
-        Protocol::Tcp => transport.first_chunk_mut::<18>().map(|header| {
-            let [p0, p1, p2, p3, .., c0, c1] = header;
-            ([p0, p1, p2, p3], [c0, c1])
-        }),
-        Protocol::Udp => transport.first_chunk_mut::<8>().map(|header| {
-            let [p0, p1, p2, p3, _, _, c0, c1] = header;
-            ([p0, p1, p2, p3], [c0, c1])
-        }),
-    };
-    let Some((port_fields, [c0, c1])) = patched else { return MALFORMED };
-    // The last check: from here on everything is written.
-    if V6 {
-        let Some(fields) = ip.get_mut(8..40) else { return MALFORMED };
-        for (field, word) in fields.as_chunks_mut().0.iter_mut().zip(to.addresses) {
-            *field = word.to_be_bytes();
-        }
-    } else {
-        let Some([.., h0, h1, a0, a1, a2, a3, a4, a5, a6, a7]) = ip.first_chunk_mut::<20>() else { return MALFORMED };
-        [*a0, *a1, *a2, *a3, *a4, *a5, *a6, *a7] = to.addresses[0].to_be_bytes();
-        [*h0, *h1] = addresses.adjust(u16::from_be_bytes([*h0, *h1])).to_be_bytes();
-    }
-    for (field, byte) in port_fields.into_iter().zip((to.head as u32).to_be_bytes()) {
-        *field = byte;
-    }
-    let field = u16::from_be_bytes([*c0, *c1]);
     let udp = segment.protocol == Protocol::Udp;
+    let check = segment.transport.wrapping_add(if udp { 6 } else { 16 });
+    let Ok(bytes) = packet.writable(segment.len) else { return Verdict::Gone };
+    // The last check: from here on everything is written.
+    let fits = segment.transport >= if V6 { 40 } else { 20 } && check.wrapping_add(2) <= segment.len;
+    if bytes.len() < segment.len || !fits {
+        return Verdict::PassCounted(PassReason::Malformed);
+    }
+    if V6 {
+        put(bytes, 8, e.to_be_bytes());
+        put(bytes, 16, f.to_be_bytes());
+        put(bytes, 24, g.to_be_bytes());
+        put(bytes, 32, h.to_be_bytes());
+    } else {
+        put(bytes, 12, e.to_be_bytes());
+        let field = u16::from_be_bytes(get(bytes, 10));
+        put(bytes, 10, addresses.adjust(field).to_be_bytes());
+    }
+    put(bytes, segment.transport, (to.head as u32).to_be_bytes());
+    let field = u16::from_be_bytes(get(bytes, check));
     let adjusted = match state {
         Checksum::Pseudo => addresses.shift(field),
         // No checksum at all (RFC 768; IPv6: RFC 6935).
@@ -57,7 +48,7 @@ pub(crate) fn rewrite<P: Packet, const V6: bool>(packet: &mut P, segment: &Segme
             adjusted => adjusted,
         },
     };
-    [*c0, *c1] = adjusted.to_be_bytes();
+    put(bytes, check, adjusted.to_be_bytes());
     if state == Checksum::DataValid && !(udp && field == 0) {
         // The segment changed by its ports and by its checksum field, which
         // took the addresses and the ports back: minus the addresses remain.
@@ -66,4 +57,16 @@ pub(crate) fn rewrite<P: Packet, const V6: bool>(packet: &mut P, segment: &Segme
     Verdict::Translated
 }
 
-const MALFORMED: Verdict = Verdict::PassCounted(PassReason::Malformed);
+/// Writes `N` bytes at `at`, which were found to be there.
+#[inline(always)]
+fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
+    if let Some(place) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+        *place = value;
+    }
+}
+
+/// `N` bytes at `at`, which were found to be there.
+#[inline(always)]
+fn get<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+}

@@ -109,10 +109,13 @@ impl Shape {
     }
 
     /// The keys under which the table finds it.
-    fn keys(&self) -> impl Iterator<Item = Key> + use<> {
-        let stack = self.stack;
-        let wires = self.accepted().filter(move |side| *side != stack);
-        core::iter::once(stack).chain(wires).map(|side| Key::new(&side))
+    fn keys(&self) -> [Option<Key>; 5] {
+        let mut keys = [Some(Key::new(&self.stack)), None, None, None, None];
+        let wires = self.accepted().filter(|side| *side != self.stack);
+        for (place, side) in keys.iter_mut().skip(1).zip(wires) {
+            *place = Some(Key::new(&side));
+        }
+        keys
     }
 
     fn content(&self) -> Content {
@@ -216,11 +219,13 @@ impl Engine {
     /// Takes the table from `old` (nothing, for a new record) to `new`. On
     /// error the table is as it was.
     pub(crate) fn place(&self, flow: u32, old: Option<&Shape>, new: &Shape) -> Result<(), TableError> {
-        let had = |key: &Key| old.is_some_and(|old| old.keys().any(|known| known == *key));
-        for (nth, key) in new.keys().enumerate() {
-            if !had(&key) && self.table.insert(self.hasher.hash_any(&key), flow).is_err() {
-                for added in new.keys().take(nth).filter(|key| !had(key)) {
-                    self.table.remove(self.hasher.hash_any(&added), flow);
+        let had = old.map_or([None; 5], Shape::keys);
+        let has = new.keys();
+        let fresh = || has.iter().flatten().filter(|key| !had.contains(&Some(**key)));
+        for (nth, key) in fresh().enumerate() {
+            if self.table.insert(self.hasher.hash_any(key), flow).is_err() {
+                for added in fresh().take(nth) {
+                    self.table.remove(self.hasher.hash_any(added), flow);
                 }
                 return Err(TableError::Full);
             }
@@ -229,17 +234,22 @@ impl Engine {
             None => self.table.fill(flow, &new.content(), 0),
             Some(_) => self.table.update(flow, &new.content()),
         }
-        for key in old.into_iter().flat_map(Shape::keys).filter(|key| new.keys().all(|kept| kept != *key)) {
-            self.table.remove(self.hasher.hash_any(&key), flow);
+        for key in had.iter().flatten().filter(|key| !has.contains(&Some(**key))) {
+            self.table.remove(self.hasher.hash_any(key), flow);
         }
         Ok(())
+    }
+
+    /// The same where both are found under the same keys.
+    pub(crate) fn replace(&self, flow: u32, new: &Shape) {
+        self.table.update(flow, &new.content());
     }
 
     /// Takes a binding out of the table.
     pub(crate) fn unplace(&self, flow: u32, old: &Shape) {
         self.table.clear(flow);
-        for key in old.keys() {
-            self.table.remove(self.hasher.hash_any(&key), flow);
+        for key in old.keys().iter().flatten() {
+            self.table.remove(self.hasher.hash_any(key), flow);
         }
     }
 

@@ -47,12 +47,13 @@ use zerocopy::FromZeros;
 /// Entries of a bucket.
 const ENTRIES: usize = 12;
 /// Most buckets that a look-up visits.
-const PROBES: usize = 8;
+const PROBES: usize = 16;
 /// Most repetitions of a look-up that writers disturbed.
 const ATTEMPTS: usize = 64;
-/// Entries that each binding may have at three quarters of the index: as in a
-/// move of all of them at once.
-const ENTRIES_EACH: usize = 4;
+/// Places of the index for each binding. In a move of all of them at once each
+/// has three entries: then three fifths of the places are taken, and the
+/// chance that sixteen buckets in a row are full is below one in a million.
+const ENTRIES_EACH: usize = 5;
 
 /// State: the record is a binding's.
 const LIVE: u64 = 1;

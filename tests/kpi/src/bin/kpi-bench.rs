@@ -1,4 +1,5 @@
-//! Nanoseconds per packet of the module's hook: `kpi-bench [FILE]` (`build/mobconn.ko` by default).
+//! Nanoseconds per packet of the module's hook: `kpi-bench [FILE [JSON]]` (`build/mobconn.ko` by default); the rows
+//! are also written to the file JSON.
 //!
 //! One thread calls the hook alone, again and again, on one packet that is put back as it was before each call; what
 //! that costs without the call is measured too and subtracted. The best of several runs.
@@ -85,8 +86,9 @@ fn measure(vnet: &Vnet, packet: &[u8], direction: Direction, hit: bool) -> f64 {
     (best(true) - best(false)) * 1e9 / CALLS as f64
 }
 
-fn row(vnet: &Vnet, name: &str, sides: [u8; 4], hit: bool) {
+fn row(vnet: &Vnet, name: &str, sides: [u8; 4], hit: bool, json: &mut Vec<String>) {
     print!("{name:<28}");
+    let mut values = Vec::new();
     for v6 in [false, true] {
         for direction in [Direction::Out, Direction::In] {
             let [out_local, out_remote, in_local, in_remote] = sides;
@@ -94,10 +96,13 @@ fn row(vnet: &Vnet, name: &str, sides: [u8; 4], hit: bool) {
                 Direction::Out => tuple(v6, out_local, out_remote, 7),
                 Direction::In => tuple(v6, in_local, in_remote, 7),
             };
-            print!("{:>10.1}", measure(vnet, &segment(&side, direction), direction, hit));
+            let value = measure(vnet, &segment(&side, direction), direction, hit);
+            print!("{value:>10.1}");
+            values.push(format!("{value:.1}"));
         }
     }
     println!();
+    json.push(format!("{{\"name\":\"hook, {name}\",\"unit\":\"ns\",\"value\":[{}]}}", values.join(",")));
 }
 
 /// Nanoseconds of a whole call of the emulated IP layer, which is what a host made of it costs per packet.
@@ -137,14 +142,21 @@ fn main() -> ExitCode {
     }
     let vnet = machine.vnet0();
     println!("ns per packet of the hook   {:>10}{:>10}{:>10}{:>10}", "IPv4 out", "IPv4 in", "IPv6 out", "IPv6 in");
-    row(&vnet, "no binding", [1, 2, 3, 2], false);
+    let mut json = Vec::new();
+    row(&vnet, "no binding", [1, 2, 3, 2], false, &mut json);
     for flows in [7, 1_000, 30_000] {
         fill(&vnet, flows);
-        row(&vnet, &format!("{} bindings: miss", flows * 2), [8, 9, 8, 9], false);
-        row(&vnet, &format!("{} bindings: hit", flows * 2), [1, 2, 3, 2], true);
+        row(&vnet, &format!("{} bindings: miss", flows * 2), [8, 9, 8, 9], false, &mut json);
+        row(&vnet, &format!("{} bindings: hit", flows * 2), [1, 2, 3, 2], true, &mut json);
     }
     whole(&vnet, "whole emulated IP layer, hit");
     vnet.ioctl(3, FLUSH, &mut [], &mut []).expect("FLUSH");
     println!("most stack in use at a call of the kernel: {} bytes", machine.deepest_stack());
+    if let Some(file) = std::env::args_os().nth(2)
+        && let Err(error) = std::fs::write(&file, format!("[\n{}\n]\n", json.join(",\n")))
+    {
+        eprintln!("kpi-bench: {}: {error}", file.display());
+        return ExitCode::FAILURE;
+    }
     ExitCode::SUCCESS
 }
