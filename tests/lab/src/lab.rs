@@ -477,7 +477,7 @@ impl Counters {
         if ended != self.get(C::MovePrepared) {
             return Err(format!("moves were prepared and neither committed nor taken back ({})", self.text()));
         }
-        for counter in [C::DroppedMemory, C::DroppedFragment, C::PassedMalformed, C::RefusedFull, C::RefusedConflict] {
+        for counter in [C::DroppedMemory, C::PassedMalformed, C::RefusedFull, C::RefusedConflict] {
             if self.get(counter) > 0 {
                 return Err(format!("{} is not zero ({})", counter.name(), self.text()));
             }
