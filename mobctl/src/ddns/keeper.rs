@@ -141,11 +141,8 @@ impl Keeper {
         let end = Instant::now() + FAREWELL;
         {
             let mut shared = lock(&self.shared);
-            let now = Instant::now();
-            shared.desk.want(Vec::new(), now);
-            shared.desk.hurry(now);
-            shared.wanted_at = Some(now);
-            shared.report.wanted.clear();
+            shared.desk.want(Vec::new(), Instant::now());
+            shared.desk.hurry(Instant::now());
             shared.end = Some(end);
         }
         self.awake();

@@ -5,9 +5,13 @@ use crate::cable::Random;
 use crate::error::{Doing, Error, Result};
 use crate::ns::Namespace;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect as connect_socket, setsockopt, socket, sockopt,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -288,6 +292,32 @@ pub fn connect(
         let (socket, _) = listener.accept().doing(format_args!("accepting at {target}"))?;
         far.push(socket);
     }
+    Ok((near, far))
+}
+
+/// Connects one stream from exactly the address and port `source` to `target`.
+/// Returns the sockets of both ends.
+///
+/// # Errors
+/// When it fails.
+pub fn connect_from(
+    client: &Namespace,
+    source: SocketAddr,
+    server: &Namespace,
+    target: SocketAddr,
+) -> Result<(TcpStream, TcpStream)> {
+    let listener = server.run(move || TcpListener::bind(target))?.doing(format_args!("listening at {target}"))?;
+    let open = move || -> nix::Result<TcpStream> {
+        let family = if source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
+        connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(target))?;
+        Ok(TcpStream::from(socket))
+    };
+    let near = client.run(open)?.map_err(std::io::Error::from);
+    let near = near.doing(format_args!("connecting from {source} to {target}"))?;
+    let (far, _) = listener.accept().doing(format_args!("accepting at {target}"))?;
     Ok((near, far))
 }
 

@@ -104,7 +104,7 @@ impl Header {
     pub(crate) fn transport_length(&self, packet: &[u8]) -> usize {
         let by_ip = self.total - self.transport;
         match packet.get(self.transport + 4..self.transport + 6) {
-            Some(field) if self.protocol == 17 => half(field, 0).min(by_ip),
+            Some(field) if self.protocol == 17 && !self.fragment => half(field, 0).min(by_ip),
             _ => by_ip,
         }
     }

@@ -2,8 +2,9 @@
 
 mod common;
 mod http;
-mod names;
+mod path;
 mod runner;
+mod stranger;
 mod tcp;
 mod udp;
 
@@ -65,11 +66,33 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "udp-ipv4", about: "a UDP flow moves there and back", run: udp::flow_v4 },
     Scenario { name: "udp-ipv6", about: "the same over IPv6", run: udp::flow_v6 },
     Scenario {
-        name: "names-bind",
-        about: "the mobile host's name at BIND 9: every move, old callers, a server that is down, the end",
-        run: names::bind,
+        name: "stranger-ipv4",
+        about: "a stranger at the old address, with the same ports: both connections live on",
+        run: stranger::tcp_v4,
     },
-    Scenario { name: "names-knot", about: "the same at Knot DNS", run: names::knot },
+    Scenario { name: "stranger-ipv6", about: "the same over IPv6", run: stranger::tcp_v6 },
+    Scenario {
+        name: "small-link-ipv4",
+        about: "behind the new network the path is narrower: ICMP finds the moved connection",
+        run: path::small_link_v4,
+    },
+    Scenario { name: "small-link-ipv6", about: "the same over IPv6", run: path::small_link_v6 },
+    Scenario {
+        name: "small-interface-ipv4",
+        about: "the new interface takes smaller packets",
+        run: path::small_interface_v4,
+    },
+    Scenario {
+        name: "small-interface-ipv6",
+        about: "the same over IPv6, where fragments reach the peer's hook",
+        run: path::small_interface_v6,
+    },
+    Scenario {
+        name: "outage-ipv4",
+        about: "after an outage both directions resume at the commit",
+        run: path::outage_v4,
+    },
+    Scenario { name: "outage-ipv6", about: "the same over IPv6", run: path::outage_v6 },
     Scenario { name: "interruption-0ms", about: "what a move costs on a path without delay", run: udp::no_delay },
     Scenario { name: "interruption-20ms", about: "what a move costs at 20 ms one way", run: udp::delay },
 ];

@@ -1,0 +1,113 @@
+//! Paths that differ after a move: narrower, or away for a while.
+
+use super::Figures;
+use super::common::{CABLE, CELL, MEGABYTE, PATIENCE, Streams, WLAN, ms, rewritten};
+use super::tcp::move_by_daemon;
+use crate::check;
+use crate::error::Result;
+use crate::lab::{Lab, Places, Shape};
+use crate::program;
+use mobconn_abi::Counter;
+use std::time::Duration;
+
+/// What the narrow place takes, bytes.
+const NARROW: u32 = 1300;
+/// How long the mobile host is nowhere: long enough for a retransmission timer
+/// to back off.
+const OUTAGE: Duration = Duration::from_secs(4);
+
+fn begin(places: &Places, v6: bool) -> Result<(Lab, Streams)> {
+    let mut lab = Lab::new(places, &Shape::uniform(CABLE))?;
+    lab.start_daemons([1, 1])?;
+    let streams = Streams::start(&lab, v6, 1, MEGABYTE, MEGABYTE)?;
+    streams.allow(2);
+    lab.mover()?.wait_claimed(1)?;
+    streams.wait(2)?;
+    Ok((lab, streams))
+}
+
+/// After the move the router's way to the peer takes smaller packets: it says
+/// so about what comes from the new address.
+fn small_link(places: &Places, v6: bool) -> Result<Figures> {
+    let (lab, streams) = begin(places, v6)?;
+    move_by_daemon(&lab, WLAN, CELL, streams.address)?;
+    program::run(&lab.world.router, &["ip", "link", "set", "home", "mtu", &NARROW.to_string()], "")?;
+    streams.allow(11);
+    streams.wait(11)?;
+    streams.finish()?;
+    let figures = vec![rewritten(&lab)?];
+    lab.finish()?;
+    Ok(figures)
+}
+
+/// The interface that the mobile host moves to takes smaller packets.
+fn small_interface(places: &Places, v6: bool) -> Result<Figures> {
+    let (lab, streams) = begin(places, v6)?;
+    lab.world.mobile.kernel.set_mtu("em1", NARROW);
+    move_by_daemon(&lab, WLAN, CELL, streams.address)?;
+    streams.allow(11);
+    streams.wait(11)?;
+    streams.finish()?;
+    let fragments = lab.counters(&lab.world.peer)?.get(Counter::Fragments);
+    // IPv4's TCP learns of it; IPv6 cuts (ip6_output of FreeBSD).
+    check!(v6 == (fragments > 0), "{fragments} fragments came to the peer");
+    let figures = vec![format!("{fragments} fragments came to the peer's hook"), rewritten(&lab)?];
+    lab.finish()?;
+    Ok(figures)
+}
+
+/// Both ends send into the void for a while.
+fn outage(places: &Places, v6: bool) -> Result<Figures> {
+    let (lab, streams) = begin(places, v6)?;
+    streams.allow(11);
+    let (old, new) = lab.change_interface(WLAN, CELL, streams.address)?;
+    std::thread::sleep(OUTAGE);
+    lab.plug_in(CELL, new);
+    let report = lab.mover()?.announce(old, new)?;
+    check!(report["peers"][0]["outcome"] == "moved", "the move came to {report}");
+    let heard = lab.wait_resumed(PATIENCE, |heard| heard.sent_data.is_some() && heard.received_data.is_some())?;
+    streams.wait(11)?;
+    streams.finish()?;
+    let of = |counter| -> Result<(u64, u64)> {
+        Ok((lab.counters(&lab.world.mobile)?.get(counter), lab.counters(&lab.world.peer)?.get(counter)))
+    };
+    let (resumed, released) = (of(Counter::Resumed)?, of(Counter::Released)?);
+    check!(resumed.0 + released.0 > 0, "the mobile host's TCP was left to its timer");
+    let figures = vec![
+        format!(
+            "data after the address was usable: from the mobile host {}, from the peer {}",
+            ms(heard.sent_data),
+            ms(heard.received_data)
+        ),
+        format!(
+            "timers fired: mobile {}, peer {}; held segments sent: mobile {}, peer {}",
+            resumed.0, resumed.1, released.0, released.1
+        ),
+    ];
+    lab.finish()?;
+    Ok(figures)
+}
+
+pub(super) fn small_link_v4(places: &Places) -> Result<Figures> {
+    small_link(places, false)
+}
+
+pub(super) fn small_link_v6(places: &Places) -> Result<Figures> {
+    small_link(places, true)
+}
+
+pub(super) fn small_interface_v4(places: &Places) -> Result<Figures> {
+    small_interface(places, false)
+}
+
+pub(super) fn small_interface_v6(places: &Places) -> Result<Figures> {
+    small_interface(places, true)
+}
+
+pub(super) fn outage_v4(places: &Places) -> Result<Figures> {
+    outage(places, false)
+}
+
+pub(super) fn outage_v6(places: &Places) -> Result<Figures> {
+    outage(places, true)
+}
