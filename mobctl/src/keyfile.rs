@@ -118,7 +118,10 @@ pub fn read_secret(path: &Path, missing: impl FnOnce(&Path) -> String) -> Result
 }
 
 /// The key in the text of a key file. Lines that begin with # and empty lines are comments.
-fn parse(text: &[u8], kind: Kind) -> Result<Zeroizing<[u8; KEY_LENGTH]>, &'static str> {
+///
+/// # Errors
+/// What is wrong with the text; never a part of the key.
+pub fn parse(text: &[u8], kind: Kind) -> Result<Zeroizing<[u8; KEY_LENGTH]>, &'static str> {
     if text.len() as u64 > LENGTH_MAX {
         return Err("too long for a key file");
     }

@@ -24,6 +24,9 @@ mod config;
 mod cookie;
 mod correspondent;
 mod endpoint;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod handshake;
 mod host;
 mod key;

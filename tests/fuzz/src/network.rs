@@ -1,0 +1,380 @@
+//! Target `network`: a mobile host and a correspondent, each an endpoint of the protocol over a real table, and between
+//! them a network that does what the fuzzer says.
+
+use arbitrary::{Arbitrary, Unstructured};
+use mobconn_dprp::{
+    Config, Endpoint, Event, Flow, GroupKey, Half, Host, HostKey, Instant, KernelError, Prefix, Protocol, Transmit,
+};
+use mobconn_engine::{Address, Control, Engine, Other, Side, TableError, Version};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Most datagrams under way; older ones are lost.
+const UNDER_WAY: usize = 64;
+
+#[derive(Arbitrary, Debug)]
+enum Step {
+    /// Takes a datagram that is under way to where it goes.
+    Deliver(u8),
+    /// The same, but it stays under way: it comes again.
+    Repeat(u8),
+    Lose(u8),
+    /// A byte changes, the length, or where it seems to come from.
+    Forge { which: u8, at: u16, value: u8, length: u16, from: u8 },
+    /// Anything at all.
+    Inject { to: bool, from: u8, data: Vec<u8> },
+    /// Time passes.
+    Wait(u16),
+    /// As long as nothing is due, time passes; what is under way is delivered in order.
+    Run(u8),
+    Connect(u8),
+    /// The connection ends at one end.
+    End { at: bool, port: u8 },
+    /// A host looks at its connections.
+    Look(bool),
+    /// A host moves.
+    Move { who: bool, to: u8, old_usable: bool },
+    /// The kernel of a host refuses the next so many commands.
+    Refuse { at: bool, times: u8 },
+    /// The daemon begins anew.
+    Restart(bool),
+}
+
+/// One host.
+struct Node {
+    endpoint: Endpoint,
+    kernel: Kernel,
+    address: u8,
+    config: Config,
+}
+
+/// Connections, and the table.
+struct Kernel {
+    connections: BTreeMap<Flow, u64>,
+    engine: Engine,
+    control: Control,
+    refuse: u8,
+}
+
+fn address(number: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, number.wrapping_add(1)))
+}
+
+fn side(flow: &Flow) -> Side {
+    let address = |ip: IpAddr| match ip {
+        IpAddr::V4(v4) => Address::v4(v4.octets()),
+        IpAddr::V6(v6) => Address(v6.octets()),
+    };
+    Side {
+        local: address(flow.local.ip()),
+        remote: address(flow.remote.ip()),
+        local_port: flow.local.port(),
+        remote_port: flow.remote.port(),
+        version: if flow.local.is_ipv4() { Version::V4 } else { Version::V6 },
+        protocol: match flow.protocol {
+            Protocol::Tcp => mobconn_engine::Protocol::Tcp,
+            Protocol::Udp => mobconn_engine::Protocol::Udp,
+        },
+    }
+}
+
+fn ip(address: &Address) -> IpAddr {
+    let [a, b, c, d, ..] = address.0;
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+impl Kernel {
+    fn each(
+        &mut self,
+        moves: &[(Flow, u32)],
+        mut step: impl FnMut(&mut Control, &Engine, &Side, u32) -> Result<(), TableError>,
+    ) -> Vec<Result<(), KernelError>> {
+        let mut one = |(flow, generation): &(Flow, u32)| {
+            step(&mut self.control, &self.engine, &side(flow), *generation).map_err(|error| match error {
+                TableError::NotFound => KernelError::NotFound,
+                TableError::Stale => KernelError::Stale,
+                TableError::Conflict => KernelError::Conflict,
+                TableError::Full | TableError::NoMemory => KernelError::Full,
+                _ => KernelError::Other(22),
+            })
+        };
+        moves.iter().map(&mut one).collect()
+    }
+
+    fn refused(&mut self) -> bool {
+        let refused = self.refuse != 0;
+        self.refuse = self.refuse.saturating_sub(1);
+        refused
+    }
+}
+
+fn half(half: Half) -> mobconn_engine::Half {
+    match half {
+        Half::Local => mobconn_engine::Half::Local,
+        Half::Remote => mobconn_engine::Half::Remote,
+    }
+}
+
+impl Host for Kernel {
+    fn instance(&mut self, flow: &Flow) -> Option<u64> {
+        self.connections.get(flow).copied()
+    }
+
+    fn wire(&mut self, flow: &Flow) -> Option<(IpAddr, IpAddr)> {
+        let binding = self.control.get(&self.engine, &side(flow))?;
+        Some((ip(&binding.wire.local), ip(&binding.wire.remote)))
+    }
+
+    fn prepare(&mut self, which: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+        if self.refused() {
+            return moves.iter().map(|_| Err(KernelError::Full)).collect();
+        }
+        let IpAddr::V4(new) = new else { return Vec::new() };
+        let new = Address::v4(new.octets());
+        self.each(moves, |control, engine, stack, generation| {
+            control.prepare(engine, stack, half(which), &new, generation, hold, 1)
+        })
+    }
+
+    fn commit(&mut self, which: Half, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+        self.each(moves, |control, engine, stack, generation| control.commit(engine, stack, half(which), generation, 1))
+    }
+
+    fn abort(&mut self, which: Half, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+        self.each(moves, |control, engine, stack, generation| control.abort(engine, stack, half(which), generation))
+    }
+}
+
+struct World {
+    now: u64,
+    seed: u64,
+    nodes: [Node; 2],
+    under_way: Vec<(SocketAddr, Transmit)>,
+    instances: u64,
+}
+
+fn rng(seed: &mut u64) -> ChaCha8Rng {
+    *seed += 1;
+    ChaCha8Rng::seed_from_u64(*seed)
+}
+
+impl World {
+    fn new() -> Self {
+        let mut seed = 0;
+        let node = |number: u8, seed: &mut u64| {
+            let mut config =
+                Config::new(HostKey::from_bytes(&[number + 1; 32]), GroupKey::from_bytes(&[0x77; 32]));
+            config.mobile = number == 0;
+            config.targets = vec!["192.0.2.0/24".parse::<Prefix>().expect("a prefix")];
+            let endpoint = Endpoint::new(config.clone(), rng(seed), Instant::default()).expect("a good configuration");
+            let key = core::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i as u64 * 2 + u64::from(number)));
+            let config_of = mobconn_engine::Config { capacity: 64, key };
+            let (engine, control) = mobconn_engine::new(&config_of).expect("a capacity in range");
+            let kernel = Kernel { connections: BTreeMap::new(), engine, control, refuse: 0 };
+            Node { endpoint, kernel, address: number * 100, config }
+        };
+        let nodes = [node(0, &mut seed), node(1, &mut seed)];
+        Self { now: 1_000_000, seed, nodes, under_way: Vec::new(), instances: 1 }
+    }
+
+    fn instant(&self) -> Instant {
+        Instant::from_micros(self.now)
+    }
+
+    fn collect(&mut self) {
+        for node in &mut self.nodes {
+            while let Some(transmit) = node.endpoint.poll_transmit() {
+                assert!(transmit.data.len() <= 1200, "a datagram that is too long");
+                let from = transmit.local.unwrap_or_else(|| address(node.address));
+                self.under_way.push((SocketAddr::new(from, mobconn_dprp::PORT), transmit));
+            }
+            while node.endpoint.poll_notice().is_some() {}
+            assert_eq!(node.kernel.control.is_empty(), node.kernel.engine.is_empty());
+        }
+        let more = self.under_way.len().saturating_sub(UNDER_WAY);
+        self.under_way.drain(..more);
+    }
+
+    fn arrive(&mut self, from: SocketAddr, transmit: &Transmit) {
+        let now = self.instant();
+        let local = transmit.remote.ip();
+        for node in &mut self.nodes {
+            // The correspondent's old addresses work on; the mover's only while it has them.
+            if address(node.address) == local {
+                node.endpoint.handle_datagram(now, local, from, &transmit.data, &mut node.kernel);
+            }
+        }
+        self.collect();
+    }
+
+    fn timers(&mut self) {
+        let now = self.instant();
+        for node in &mut self.nodes {
+            node.endpoint.handle_timeout(now, &mut node.kernel);
+            assert!(node.endpoint.poll_timeout().is_none_or(|at| at > now), "a timer stays due");
+        }
+        self.collect();
+    }
+
+    fn event(&mut self, node: usize, event: Event) {
+        let now = self.instant();
+        let Node { endpoint, kernel, .. } = &mut self.nodes[node];
+        endpoint.handle_event(now, event, kernel);
+        self.collect();
+    }
+
+    fn look(&mut self, node: usize) {
+        let flows = self.nodes[node].kernel.connections.iter().map(|(flow, instance)| (*flow, *instance)).collect();
+        self.event(node, Event::Flows(flows));
+    }
+
+    fn connect(&mut self, port: u8) {
+        let flow = Flow {
+            local: SocketAddr::new(address(self.nodes[0].address), 10_000 + u16::from(port % 4)),
+            remote: SocketAddr::new(address(self.nodes[1].address), 22),
+            protocol: if port & 4 == 0 { Protocol::Tcp } else { Protocol::Udp },
+        };
+        for (node, flow) in self.nodes.iter_mut().zip([flow, flow.mirrored()]) {
+            self.instances += 1;
+            // A host gives nobody a tuple that is in use, on either side.
+            if node.kernel.connections.contains_key(&flow) {
+                return;
+            }
+            node.kernel.connections.insert(flow, self.instances);
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        let pick = |which: u8, from: &Vec<(SocketAddr, Transmit)>| {
+            (!from.is_empty()).then(|| usize::from(which) % from.len())
+        };
+        match step {
+            Step::Deliver(which) => {
+                if let Some(at) = pick(*which, &self.under_way) {
+                    let (from, transmit) = self.under_way.remove(at);
+                    self.arrive(from, &transmit);
+                }
+            }
+            Step::Repeat(which) => {
+                if let Some(at) = pick(*which, &self.under_way) {
+                    let (from, transmit) = self.under_way[at].clone();
+                    self.arrive(from, &transmit);
+                }
+            }
+            Step::Lose(which) => {
+                if let Some(at) = pick(*which, &self.under_way) {
+                    self.under_way.remove(at);
+                }
+            }
+            Step::Forge { which, at, value, length, from } => {
+                if let Some(index) = pick(*which, &self.under_way) {
+                    let (mut source, mut transmit) = self.under_way[index].clone();
+                    if let Some(byte) = transmit.data.get_mut(usize::from(*at)) {
+                        *byte = *value;
+                    }
+                    transmit.data.truncate(usize::from(*length).max(1));
+                    if from & 1 != 0 {
+                        source.set_ip(address(from >> 1));
+                    }
+                    self.arrive(source, &transmit);
+                }
+            }
+            Step::Inject { to, from, data } => {
+                let remote = SocketAddr::new(address(self.nodes[usize::from(*to)].address), mobconn_dprp::PORT);
+                let source = SocketAddr::new(address(*from), mobconn_dprp::PORT);
+                self.arrive(source, &Transmit { local: None, remote, data: data.clone() });
+            }
+            Step::Wait(milliseconds) => {
+                self.now += u64::from(*milliseconds) * 1000;
+                self.timers();
+            }
+            Step::Run(steps) => {
+                for _ in 0..*steps {
+                    if self.under_way.is_empty() {
+                        self.now += Duration::from_millis(10).as_micros() as u64;
+                        self.timers();
+                    } else {
+                        let (from, transmit) = self.under_way.remove(0);
+                        self.now += 500;
+                        self.arrive(from, &transmit);
+                    }
+                }
+            }
+            Step::Connect(port) => self.connect(*port),
+            Step::End { at, port } => {
+                let node = &mut self.nodes[usize::from(*at)];
+                let nth = usize::from(*port) % node.kernel.connections.len().max(1);
+                if let Some(flow) = node.kernel.connections.keys().nth(nth).copied() {
+                    node.kernel.connections.remove(&flow);
+                    let Kernel { engine, control, .. } = &mut node.kernel;
+                    let _ = control.delete(engine, &side(&flow));
+                }
+            }
+            Step::Look(node) => self.look(usize::from(*node)),
+            Step::Move { who, to, old_usable } => {
+                let node = usize::from(*who);
+                let to = 100 * u8::from(*who) + to % 4;
+                let from = std::mem::replace(&mut self.nodes[node].address, to);
+                let (old, new) = (address(from), address(to));
+                self.event(node, Event::Move { old, new, old_usable: *old_usable });
+            }
+            Step::Refuse { at, times } => self.nodes[usize::from(*at)].kernel.refuse = *times,
+            Step::Restart(who) => {
+                let now = self.instant();
+                let rng = rng(&mut self.seed);
+                let node = &mut self.nodes[usize::from(*who)];
+                node.config.generation = node.kernel.control.local_generation();
+                node.endpoint = Endpoint::new(node.config.clone(), rng, now).expect("a good configuration");
+                self.look(usize::from(*who));
+            }
+        }
+        self.check();
+    }
+
+    /// What each end would send now, the other end accepts: no RST comes of it.
+    fn check(&self) {
+        for (sender, receiver) in [(&self.nodes[0], &self.nodes[1]), (&self.nodes[1], &self.nodes[0])] {
+            for flow in sender.kernel.connections.keys() {
+                let mirrored = flow.mirrored();
+                if !receiver.kernel.connections.contains_key(&mirrored) {
+                    continue;
+                }
+                let sent = sender.kernel.control.get(&sender.kernel.engine, &side(flow));
+                let holds = |other: Other| matches!(other, Other::Pending { hold: true, .. });
+                if sent.is_some_and(|binding| holds(binding.local.other) || holds(binding.remote.other)) {
+                    continue;
+                }
+                let wire = sent.map_or_else(|| side(flow), |binding| binding.wire);
+                let known = receiver.kernel.control.get(&receiver.kernel.engine, &side(&mirrored));
+                let accepts = |address: Address, plain: Address, half: Option<Other>| {
+                    address == plain
+                        || match half {
+                            Some(Other::Pending { address: other, .. } | Other::Grace { address: other, .. }) => {
+                                address == other
+                            }
+                            _ => false,
+                        }
+                };
+                let plain = known.map_or_else(|| side(&mirrored), |binding| binding.wire);
+                assert!(
+                    accepts(wire.remote, plain.local, known.map(|binding| binding.local.other))
+                        && accepts(wire.local, plain.remote, known.map(|binding| binding.remote.other)),
+                    "{flow:?}\nsent {sent:?}\nknown {known:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Runs the target.
+pub(crate) fn run(data: &[u8]) {
+    let Ok(steps) = Vec::<Step>::arbitrary_take_rest(Unstructured::new(data)) else { return };
+    let mut world = World::new();
+    world.connect(0);
+    world.look(0);
+    world.step(&Step::Run(24));
+    steps.iter().take(200).for_each(|step| world.step(step));
+}

@@ -1,0 +1,127 @@
+//! A table filled by any commands, over so few addresses and ports that they meet.
+
+use arbitrary::Arbitrary;
+use mobconn_engine::{Address, Config, Control, Engine, Half, Protocol, Side, Version, new};
+
+/// A side of a flow.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(crate) struct Pick {
+    bits: u16,
+}
+
+impl Pick {
+    /// The side it stands for.
+    pub(crate) fn side(self) -> Side {
+        let bits = |from: u32, count: u32| (self.bits >> from) & ((1 << count) - 1);
+        let version = if bits(0, 1) == 0 { Version::V4 } else { Version::V6 };
+        Side {
+            local: local(version, bits(2, 2) as u8),
+            remote: address(version, 100 + bits(4, 2) as u8),
+            local_port: 1000 + bits(6, 2),
+            remote_port: 80 + bits(8, 1),
+            version,
+            protocol: if bits(1, 1) == 0 { Protocol::Tcp } else { Protocol::Udp },
+        }
+    }
+}
+
+fn address(version: Version, number: u8) -> Address {
+    match version {
+        Version::V4 => Address::v4([10, number, 255, 254]),
+        Version::V6 => Address([0x20, 1, 0xd, 0xb8, number, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, number]),
+    }
+}
+
+/// An address of this host.
+pub(crate) fn local(version: Version, number: u8) -> Address {
+    address(version, number)
+}
+
+/// A command.
+#[derive(Arbitrary, Clone, Debug)]
+pub(crate) enum Command {
+    Add(Pick, Pick),
+    Delete(Pick),
+    Prepare { flow: Pick, remote: bool, to: u8, generation: u8, hold: bool },
+    Commit { flow: Pick, remote: bool, generation: u8 },
+    Abort { flow: Pick, remote: bool, generation: u8 },
+    Expire { grace: u8, idle: u8 },
+    Flush,
+}
+
+/// Engine and control, and what time it is.
+pub(crate) struct Table {
+    pub(crate) engine: Engine,
+    pub(crate) control: Control,
+    pub(crate) now: u32,
+}
+
+impl Table {
+    pub(crate) fn new(capacity: u32) -> Self {
+        let key = core::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i as u64 * 2 + 1));
+        let (engine, control) = new(&Config { capacity, key }).expect("a capacity in range");
+        Self { engine, control, now: 1 }
+    }
+
+    /// Does as told, or refuses.
+    pub(crate) fn command(&mut self, command: &Command) {
+        let half = |remote| if remote { Half::Remote } else { Half::Local };
+        let (engine, control, now) = (&self.engine, &mut self.control, self.now);
+        let before = control.len();
+        match *command {
+            Command::Add(stack, wire) => {
+                let stack = stack.side();
+                // Mostly of one kind, or the command is refused.
+                let wire = Side { version: stack.version, protocol: stack.protocol, ..wire.side() };
+                let fits = |address: &Address| address.is_usable(stack.version);
+                let wire = if fits(&wire.local) && fits(&wire.remote) {
+                    wire
+                } else {
+                    Side { local: local(stack.version, 3), remote: stack.remote, ..wire }
+                };
+                if control.add(engine, &stack, &wire, now).is_err() {
+                    assert_eq!(control.len(), before, "refused, and yet done");
+                }
+            }
+            Command::Delete(flow) => {
+                let gone = control.delete(engine, &flow.side()).is_ok();
+                assert_eq!(control.len() + u32::from(gone), before);
+            }
+            Command::Prepare { flow, remote, to, generation, hold } => {
+                let flow = flow.side();
+                let to = if remote { address(flow.version, 100 + to % 4) } else { local(flow.version, to % 4) };
+                let _ = control.prepare(engine, &flow, half(remote), &to, u32::from(generation % 8), hold, now);
+            }
+            Command::Commit { flow, remote, generation } => {
+                let _ = control.commit(engine, &flow.side(), half(remote), u32::from(generation % 8), now);
+            }
+            Command::Abort { flow, remote, generation } => {
+                let _ = control.abort(engine, &flow.side(), half(remote), u32::from(generation % 8));
+            }
+            Command::Expire { grace, idle } => {
+                self.now += u32::from(grace);
+                let _ = control.expire(engine, self.now, u32::from(grace), u32::from(idle));
+            }
+            Command::Flush => {
+                control.flush(engine);
+                assert!(control.is_empty() && engine.is_empty());
+            }
+        }
+        assert_eq!(self.control.is_empty(), self.engine.is_empty());
+    }
+
+    /// All bindings; no two share a wire side.
+    pub(crate) fn bindings(&self) -> Vec<mobconn_engine::Binding> {
+        let mut all: Vec<mobconn_engine::Binding> = Vec::new();
+        let mut cursor = 0;
+        while let Some(binding) = self.control.next(&self.engine, cursor) {
+            assert!(binding.id > cursor, "the cursor goes on");
+            cursor = binding.id;
+            assert!(all.iter().all(|other| other.wire != binding.wire), "two flows share a wire side");
+            assert!(all.iter().all(|other| other.stack != binding.stack), "two flows share a stack side");
+            all.push(binding);
+        }
+        assert_eq!(all.len(), self.control.len() as usize);
+        all
+    }
+}
