@@ -67,6 +67,18 @@ mod tests {
         assert_eq!(Delta::between(0x5555, 0x3285).adjust(0xdd2f), 0x0000);
     }
 
+    #[test]
+    fn folding_keeps_every_carry() {
+        let halves = [0, 1, 2, 0x7fff, 0x8000, 0xfffe, 0xffff];
+        for (a, b) in halves.into_iter().flat_map(|a| halves.map(|b| (a, b))) {
+            for (c, d) in halves.into_iter().flat_map(|c| halves.map(|d| (c, d))) {
+                let words: [u16; 4] = [a, b, c, d];
+                let whole = words.iter().fold(0, |whole, word| whole << 16 | u64::from(*word));
+                assert_eq!(Delta(whole).fold(), sum(&words), "{whole:#x}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn adjusting_is_recomputing(mut words in proptest::collection::vec(any::<u16>(), 8..40), new: u64) {

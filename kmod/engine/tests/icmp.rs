@@ -87,6 +87,7 @@ proptest! {
         };
         let mut packet = Bytes::new(message(&wire));
         packet.contiguous = more;
+        packet.generous = more % 2 == 0;
         prop_assert_eq!(engine.input(&mut packet, version, 1), Verdict::Translated);
         prop_assert_eq!(packet.bytes, message(&stack));
     }

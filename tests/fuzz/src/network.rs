@@ -86,6 +86,17 @@ fn ip(address: &Address) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(a, b, c, d))
 }
 
+fn flow_of(side: &Side) -> Flow {
+    Flow {
+        local: SocketAddr::new(ip(&side.local), side.local_port),
+        remote: SocketAddr::new(ip(&side.remote), side.remote_port),
+        protocol: match side.protocol {
+            mobconn_engine::Protocol::Tcp => Protocol::Tcp,
+            mobconn_engine::Protocol::Udp => Protocol::Udp,
+        },
+    }
+}
+
 impl Kernel {
     fn each(
         &mut self,
@@ -123,9 +134,30 @@ impl Host for Kernel {
         self.connections.get(flow).copied()
     }
 
-    fn wire(&mut self, flow: &Flow) -> Option<(IpAddr, IpAddr)> {
-        let binding = self.control.get(&self.engine, &side(flow))?;
-        Some((ip(&binding.wire.local), ip(&binding.wire.remote)))
+    fn wire(&mut self, flow: &Flow) -> Option<Flow> {
+        self.control.get(&self.engine, &side(flow)).map(|binding| flow_of(&binding.wire))
+    }
+
+    fn stack(&mut self, wire: &Flow) -> Option<Flow> {
+        let wire = side(wire);
+        let mut cursor = 0;
+        while let Some(binding) = self.control.next(&self.engine, cursor) {
+            let accepts = |address: Address, used: Address, other: Other| {
+                let second = match other {
+                    Other::Pending { address, .. } | Other::Grace { address, .. } => Some(address),
+                    Other::None => None,
+                };
+                address == used || Some(address) == second
+            };
+            if accepts(wire.local, binding.wire.local, binding.local.other)
+                && accepts(wire.remote, binding.wire.remote, binding.remote.other)
+                && (Side { local: binding.wire.local, remote: binding.wire.remote, ..wire }) == binding.wire
+            {
+                return Some(flow_of(&binding.stack));
+            }
+            cursor = binding.id;
+        }
+        None
     }
 
     fn prepare(&mut self, which: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {

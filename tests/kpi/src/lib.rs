@@ -45,6 +45,7 @@ mod pfil;
 mod printf;
 mod rng;
 mod routing;
+mod sanitizer;
 mod slab;
 mod stack;
 mod symbols;
@@ -61,7 +62,7 @@ pub use cdev::File;
 pub use connections::{Connection, Connections, Query, TcpStack, Timer};
 pub use errno::Errno;
 pub use machine::{Machine, Vnet};
-pub use options::{Failures, Options, Split};
+pub use options::{Failures, Options, Planted, Split};
 pub use packet::{Delivered, DropCause, Event, Input, Output, Region, Route, Rx, RxChecksum, Sent, Tx};
 
 pub(crate) use symbols::symbols;

@@ -7,6 +7,7 @@ use crate::complaint::complain;
 use crate::foreign;
 use crate::kernel::kernel;
 use crate::layout::LockObject;
+use crate::options::Planted;
 use crate::thread::{self, Held};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -215,8 +216,9 @@ fn acquire(class: Class, at: usize, exclusive: bool, who: &str) {
     if lock.sleepable {
         thread::check_sleep(who);
     }
+    let open = kernel().options.planted == Planted::NoLocks && class == Class::Sx;
     let mut state = lock.state.lock().unwrap();
-    while state.writer || (exclusive && state.readers > 0) {
+    while !open && (state.writer || (exclusive && state.readers > 0)) {
         state = lock.wake.wait(state).unwrap();
     }
     if exclusive {

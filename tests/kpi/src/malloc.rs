@@ -4,6 +4,8 @@ use crate::complaint::complain;
 use crate::foreign;
 use crate::kernel::kernel;
 use crate::layout::MallocType;
+use crate::options::Planted;
+use crate::sanitizer::{guard, unguard};
 use std::alloc::Layout;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -108,6 +110,9 @@ fn get(kind: Kind, size: usize, align: usize, flags: i32) -> *mut u8 {
             return std::ptr::null_mut();
         }
     }
+    let asked = size;
+    let short = kernel().options.planted == Planted::ShortMemory && matches!(kind, Kind::Type(_)) && asked > 8;
+    let size = if short { asked - 8 } else { asked };
     // Not more aligned than promised: a module that needs more fails here.
     let lead = RED.next_multiple_of(align * 2) + align;
     let Ok(layout) = Layout::from_size_align(lead + size + RED, (align * 2).max(RED)) else {
@@ -118,7 +123,9 @@ fn get(kind: Kind, size: usize, align: usize, flags: i32) -> *mut u8 {
     assert!(base != 0, "the process is out of memory");
     fill(base, ZONE, layout.size());
     fill(base + lead, if flags & M_ZERO == 0 { POISON } else { 0 }, size);
-    kernel().malloc.live.lock().unwrap().insert(base + lead, Allocation { kind, size, base, layout });
+    let allocation = Allocation { kind, size, base, layout };
+    guard_zones(base + lead, &allocation);
+    kernel().malloc.live.lock().unwrap().insert(base + lead, allocation);
     (base + lead) as *mut u8
 }
 
@@ -127,9 +134,18 @@ pub(crate) fn allocate(kind: Kind, size: usize, flags: i32) -> *mut u8 {
     get(kind, size.max(1), alignment(size), flags)
 }
 
+fn guard_zones(at: usize, allocation: &Allocation) {
+    let end = at + allocation.size;
+    guard(allocation.base, at - allocation.base);
+    guard(end, allocation.base + allocation.layout.size() - end);
+}
+
+/// Looks at the red zones; they are open to everybody afterwards.
 fn check_zones(at: usize, allocation: &Allocation) {
     let end = at + allocation.size;
     let after = allocation.base + allocation.layout.size() - end;
+    unguard(allocation.base, at - allocation.base);
+    unguard(end, after);
     if !is_filled(allocation.base, ZONE, at - allocation.base) || !is_filled(end, ZONE, after) {
         complain!("something wrote beyond the bounds of {} bytes of \"{}\"", allocation.size, name(allocation.kind));
     }
@@ -154,6 +170,7 @@ pub(crate) fn release(at: usize, kind: Option<Kind>, who: &str) {
     check_zones(at, &allocation);
     kernel().tasks.forget(&(at..at + allocation.size), who);
     fill(at, POISON, allocation.size);
+    guard(allocation.base, allocation.layout.size());
     let mut freed = kernel().malloc.freed.lock().unwrap();
     freed.bytes += allocation.layout.size();
     freed.queue.push_back((at, allocation));
@@ -166,6 +183,7 @@ pub(crate) fn release(at: usize, kind: Option<Kind>, who: &str) {
 }
 
 fn bury(at: usize, allocation: &Allocation) {
+    unguard(allocation.base, allocation.layout.size());
     if !is_filled(at, POISON, allocation.size) {
         complain!("{} bytes of \"{}\" were written after they were freed", allocation.size, name(allocation.kind));
     }
@@ -184,6 +202,7 @@ impl Malloc {
     pub(crate) fn check_all(&self) {
         for (&at, allocation) in &*self.live.lock().unwrap() {
             check_zones(at, allocation);
+            guard_zones(at, allocation);
         }
         let freed = std::mem::take(&mut *self.freed.lock().unwrap());
         for (at, allocation) in &freed.queue {

@@ -25,6 +25,17 @@ pub enum Failures {
     PerMillion(u32),
 }
 
+/// A mistake that the machine makes on purpose, to show that it would be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// None.
+    Nothing,
+    /// malloc(9) gives eight bytes less than it was asked for, where that is more than eight.
+    ShortMemory,
+    /// sx(9) locks let everybody in.
+    NoLocks,
+}
+
 /// Options of [`Machine::boot`](crate::Machine::boot).
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -40,10 +51,20 @@ pub struct Options {
     pub osreldate: i32,
     /// Whether console output of the module (printf, log) is repeated on standard error.
     pub verbose: bool,
+    /// A mistake of the machine's.
+    pub planted: Planted,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cpus: 32, seed: 1, split: Split::Whole, failures: Failures::None, osreldate: 1_400_507, verbose: false }
+        Self {
+            cpus: 32,
+            seed: 1,
+            split: Split::Whole,
+            failures: Failures::None,
+            osreldate: 1_400_507,
+            verbose: false,
+            planted: Planted::Nothing,
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! red zones around it, is found when it leaves the queue or at the final check.
 
 use crate::complaint::complain;
+use crate::sanitizer::{guard, unguard};
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -74,8 +75,10 @@ impl Slab {
         bytes.iter().all(|&byte| byte == value)
     }
 
+    /// Looks at a free object; it is open to everybody afterwards.
     fn check_free(&self, index: usize) {
         let start = self.start(index);
+        unguard(start, self.size);
         if !self.holds(start, POISON, self.size) {
             complain!("{} #{index} at {start:#x} was written after it was freed", self.what);
         }
@@ -83,9 +86,13 @@ impl Slab {
 
     fn check_zones(&self, index: usize) {
         let start = self.start(index);
+        unguard(start - self.zone, self.zone);
+        unguard(start + self.size, self.zone);
         if !self.holds(start - self.zone, ZONE, self.zone) || !self.holds(start + self.size, ZONE, self.zone) {
             complain!("something wrote beyond the bounds of {} #{index} at {start:#x}", self.what);
         }
+        guard(start - self.zone, self.zone);
+        guard(start + self.size, self.zone);
     }
 
     /// An object; its bytes are poison. `None` when all are in use.
@@ -105,6 +112,8 @@ impl Slab {
         } else {
             self.fill(start - self.zone, ZONE, self.stride());
             self.fill(start, POISON, self.size);
+            guard(start - self.zone, self.zone);
+            guard(start + self.size, self.zone);
         }
         self.states[index].store(LIVE, Ordering::Release);
         self.live.fetch_add(1, Ordering::Relaxed);
@@ -123,6 +132,7 @@ impl Slab {
         }
         self.check_zones(index);
         self.fill(address, POISON, self.size);
+        guard(address, self.size);
         self.live.fetch_sub(1, Ordering::Relaxed);
         self.queue.lock().unwrap().freed.push_back(u32::try_from(index).unwrap_or(u32::MAX));
     }
@@ -150,6 +160,7 @@ impl Slab {
         let queue = self.queue.lock().unwrap();
         for &index in &queue.freed {
             self.check_free(index as usize);
+            guard(self.start(index as usize), self.size);
         }
         for index in 0..queue.fresh as usize {
             if self.states[index].load(Ordering::Acquire) != NEVER {

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) const CELL: usize = PAGE - 8;
 const _: () = assert!(Pcpu::SIZE == PAGE);
 
-/// Most bytes that module code may have on the stack when it calls the kernel: 6 of 16 KiB.
-const MOST: usize = 6 * 1024;
+/// Most bytes that module code may have on the stack when it calls the kernel: 6 of 16 KiB. Code that a sanitizer
+/// instruments has larger frames.
+const MOST: usize = if cfg!(any(feature = "address", feature = "thread")) { 64 * 1024 } else { 6 * 1024 };
 
 static DEEPEST: AtomicUsize = AtomicUsize::new(0);
 

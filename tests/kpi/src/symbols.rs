@@ -66,6 +66,8 @@ fn table() -> &'static HashMap<&'static str, Symbol> {
             crate::pfil::SYMBOLS,
             crate::printf::SYMBOLS,
             crate::oids::SYMBOLS,
+            crate::sanitizer::SYMBOLS,
+            crate::sanitizer::VOLATILE,
             crate::sysctl::SYMBOLS,
             crate::tags::SYMBOLS,
             crate::taskqueue::SYMBOLS,
