@@ -22,6 +22,10 @@ test: all
 test-long: all
 	@tools/test long
 
+# An hour over all targets; see tools/fuzz for less and for more.
+fuzz:
+	@tools/fuzz 3600
+
 demo: all
 	@tools/demo
 
@@ -35,4 +39,4 @@ install:
 clean:
 	@tools/clean
 
-.PHONY: all setup kmod mobctl check test test-long demo bench install clean
+.PHONY: all setup kmod mobctl check test test-long fuzz demo bench install clean

@@ -5,7 +5,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use mobconn_dprp::{
     Config, Endpoint, Event, Flow, GroupKey, Half, Host, HostKey, Instant, KernelError, Prefix, Protocol, Transmit,
 };
-use mobconn_engine::{Address, Control, Engine, Other, Side, TableError, Version};
+use mobconn_engine::{Address, Control, Engine, Other, Prepare, Side, TableError, Version};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::collections::BTreeMap;
@@ -139,25 +139,7 @@ impl Host for Kernel {
     }
 
     fn stack(&mut self, wire: &Flow) -> Option<Flow> {
-        let wire = side(wire);
-        let mut cursor = 0;
-        while let Some(binding) = self.control.next(&self.engine, cursor) {
-            let accepts = |address: Address, used: Address, other: Other| {
-                let second = match other {
-                    Other::Pending { address, .. } | Other::Grace { address, .. } => Some(address),
-                    Other::None => None,
-                };
-                address == used || Some(address) == second
-            };
-            if accepts(wire.local, binding.wire.local, binding.local.other)
-                && accepts(wire.remote, binding.wire.remote, binding.remote.other)
-                && (Side { local: binding.wire.local, remote: binding.wire.remote, ..wire }) == binding.wire
-            {
-                return Some(flow_of(&binding.stack));
-            }
-            cursor = binding.id;
-        }
-        None
+        self.control.get_by_wire(&self.engine, &side(wire)).map(|binding| flow_of(&binding.stack))
     }
 
     fn prepare(&mut self, which: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
@@ -166,13 +148,18 @@ impl Host for Kernel {
         }
         let IpAddr::V4(new) = new else { return Vec::new() };
         let new = Address::v4(new.octets());
+        let connections = self.connections.clone();
+        let busy = |side: &Side| connections.contains_key(&flow_of(side));
         self.each(moves, |control, engine, stack, generation| {
-            control.prepare(engine, stack, half(which), &new, generation, hold, 1)
+            let prepare = Prepare { half: half(which), new, generation, hold, take: which == Half::Remote };
+            control.prepare(engine, stack, &prepare, busy, 1)
         })
     }
 
     fn commit(&mut self, which: Half, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
-        self.each(moves, |control, engine, stack, generation| control.commit(engine, stack, half(which), generation, 1))
+        self.each(moves, |control, engine, stack, generation| {
+            control.commit(engine, stack, half(which), generation, 1).map(drop)
+        })
     }
 
     fn abort(&mut self, which: Half, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {

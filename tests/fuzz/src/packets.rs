@@ -2,9 +2,9 @@
 
 use crate::oracle::{Layout, is_sound, judge_error, judge_segment, turned};
 use crate::packet::{Bytes, Shape, reversed};
-use crate::table::{Command, Pick, Table};
+use crate::table::{Command, Pick, Table, chosen};
 use arbitrary::{Arbitrary, Unstructured};
-use mobconn_engine::{Checksum, Verdict, Version};
+use mobconn_engine::{Checksum, DropReason, Engine, Verdict, Version};
 
 #[derive(Arbitrary, Debug)]
 struct Case {
@@ -28,6 +28,9 @@ struct Shot {
     state: u8,
     sum: u16,
     fail: bool,
+    /// For newcomers: which ports are busy, and a random number.
+    busy: u8,
+    chance: u16,
     /// Bytes changed afterwards.
     edits: Vec<(u16, u8)>,
 }
@@ -42,7 +45,7 @@ pub(crate) fn run(data: &[u8]) {
                 table.command(command);
                 let _ = table.bindings();
             }
-            Step::Packet(shot) => fire(&table, shot),
+            Step::Packet(shot) => fire(&mut table, shot),
             Step::Raw { bytes, v6, received, split } => {
                 let version = if *v6 { Version::V6 } else { Version::V4 };
                 let mut packet = Bytes::new(bytes.clone());
@@ -77,7 +80,7 @@ fn judge(before: &[u8], after: &Bytes, verdict: Verdict, received: bool) {
     }
 }
 
-fn fire(table: &Table, shot: &Shot) {
+fn fire(table: &mut Table, shot: &Shot) {
     let side = shot.flow.side();
     let mut bytes = shot.shape.build(&if shot.received { reversed(&side) } else { side });
     let mut edited = false;
@@ -97,8 +100,13 @@ fn fire(table: &Table, shot: &Shot) {
         _ => Checksum::Complete,
     };
     let version = packet.version();
-    let verdict = translate(table, &mut packet, version, shot.received);
+    let mut verdict = translate(table, &mut packet, version, shot.received);
     judge(&bytes, &packet, verdict, shot.received);
+    if verdict == Verdict::Displace && displaced(table, shot, &mut packet) {
+        verdict = translate(table, &mut packet, version, shot.received);
+        judge(&bytes, &packet, verdict, shot.received);
+        assert_ne!(verdict, Verdict::Displace, "displaced for ever");
+    }
     if packet.state == Checksum::DataValid {
         judge_data_valid(&bytes, &packet, shot.sum, verdict);
     }
@@ -113,18 +121,42 @@ fn fire(table: &Table, shot: &Shot) {
     let bindings = table.bindings();
     if shot.received {
         match bindings.iter().find(|binding| binding.wire == side) {
-            Some(binding) if binding.stack == side => assert_eq!(verdict, Verdict::Pass),
-            Some(binding) => assert_eq!((verdict, after), (Verdict::Translated, binding.stack)),
-            None if verdict == Verdict::Translated => assert!(bindings.iter().any(|binding| binding.stack == after)),
-            None => {}
+            _ if verdict == Verdict::Translated => {
+                let binding = bindings.iter().find(|binding| binding.stack == after).expect("a stack side");
+                let owner = table.control.get_by_wire(&table.engine, &side).expect("an owner");
+                assert_eq!(owner.id, binding.id, "of another flow");
+            }
+            Some(binding) => {
+                let excused = matches!(verdict, Verdict::Drop(_) | Verdict::Displace);
+                assert!(binding.stack == side || excused, "{verdict:?}");
+            }
+            None => assert!(matches!(verdict, Verdict::Pass | Verdict::Drop(_) | Verdict::Displace), "{verdict:?}"),
         }
     } else {
         match bindings.iter().find(|binding| binding.stack == side) {
-            Some(binding) if verdict == Verdict::Translated => assert_eq!(after, binding.wire),
-            Some(binding) => assert!(binding.wire == side || matches!(verdict, Verdict::Drop(_))),
-            None => assert_eq!(verdict, Verdict::Pass),
+            Some(binding) if verdict == Verdict::Translated => {
+                assert_eq!(after, binding.wire);
+                let owner = table.control.get_by_wire(&table.engine, &after).expect("an owner");
+                assert_eq!(owner.id, binding.id, "sent with another flow's wire side");
+            }
+            Some(binding) => {
+                let kept = matches!(verdict, Verdict::Hold { .. } | Verdict::Drop(DropReason::Stray));
+                assert!(binding.wire == side || kept, "{verdict:?}");
+            }
+            None => assert!(matches!(verdict, Verdict::Pass | Verdict::Displace | Verdict::Drop(DropReason::Stray))),
         }
     }
+}
+
+/// Makes room for the packet's connection; whether it may be tried again.
+fn displaced(table: &mut Table, shot: &Shot, packet: &mut Bytes) -> bool {
+    packet.fail = false;
+    let side = Engine::newcomer(packet, packet.version(), shot.received).expect("a newcomer has a side");
+    let before = table.control.len();
+    let busy = |side: &mobconn_engine::Side| chosen(side, shot.busy);
+    let done = table.control.displace(&table.engine, &side, shot.received, busy, shot.chance, table.now).is_ok();
+    assert!(done || table.control.len() == before, "refused, and yet done");
+    done
 }
 
 /// What the hardware summed, the segment, stays what the packet has.
@@ -146,6 +178,9 @@ fn judge_data_valid(before: &[u8], after: &Bytes, sum: u16, verdict: Verdict) {
 
 /// The packet goes back through the other direction, as if the other end had turned it round.
 fn judge_back(table: &Table, shot: &Shot, before: &[u8], there: &Bytes) {
+    if Layout::of(before, 0).is_none_or(|layout| matches!(layout.protocol, 1 | 58)) {
+        return;
+    }
     let mut back = Bytes::new(turned(&there.bytes));
     let version = there.version();
     let verdict = translate(table, &mut back, version, !shot.received);
@@ -154,6 +189,12 @@ fn judge_back(table: &Table, shot: &Shot, before: &[u8], there: &Bytes) {
         if verdict == Verdict::Translated {
             judge_segment(&turned(&there.bytes), &back.bytes, false);
         }
+        return;
+    }
+    let layout = Layout::of(before, 0).expect("what was translated has headers");
+    let flags = if layout.protocol == 6 { before[layout.transport + 13] } else { 0 };
+    // What comes back is another packet: one that begins or ends a connection may be judged otherwise.
+    if flags & 0x06 != 0 && matches!(verdict, Verdict::Displace | Verdict::Drop(DropReason::PendingRst)) {
         return;
     }
     assert_eq!(verdict, Verdict::Translated, "the way back");

@@ -1,7 +1,7 @@
 //! A table filled by any commands, over so few addresses and ports that they meet.
 
 use arbitrary::Arbitrary;
-use mobconn_engine::{Address, Config, Control, Engine, Half, Protocol, Side, Version, new};
+use mobconn_engine::{Address, Config, Control, Engine, Half, Limits, Prepare, Protocol, Side, Version, new};
 
 /// A side of a flow.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -37,15 +37,20 @@ pub(crate) fn local(version: Version, number: u8) -> Address {
     address(version, number)
 }
 
+/// Whether `bits` names a side: a quarter of the few there are.
+pub(crate) fn chosen(side: &Side, bits: u8) -> bool {
+    bits >> (side.local_port % 4 * 2) & 3 == side.local.0[1] & 3
+}
+
 /// A command.
 #[derive(Arbitrary, Clone, Debug)]
 pub(crate) enum Command {
     Add(Pick, Pick),
     Delete(Pick),
-    Prepare { flow: Pick, remote: bool, to: u8, generation: u8, hold: bool },
+    Prepare { flow: Pick, remote: bool, to: u8, generation: u8, hold: bool, take: bool, busy: u8 },
     Commit { flow: Pick, remote: bool, generation: u8 },
     Abort { flow: Pick, remote: bool, generation: u8 },
-    Expire { grace: u8, idle: u8 },
+    Expire { grace: u8, idle: u8, alive: u8, count: u8 },
     Flush,
 }
 
@@ -87,10 +92,11 @@ impl Table {
                 let gone = control.delete(engine, &flow.side()).is_ok();
                 assert_eq!(control.len() + u32::from(gone), before);
             }
-            Command::Prepare { flow, remote, to, generation, hold } => {
+            Command::Prepare { flow, remote, to, generation, hold, take, busy } => {
                 let flow = flow.side();
-                let to = if remote { address(flow.version, 100 + to % 4) } else { local(flow.version, to % 4) };
-                let _ = control.prepare(engine, &flow, half(remote), &to, u32::from(generation % 8), hold, now);
+                let new = if remote { address(flow.version, 100 + to % 4) } else { local(flow.version, to % 4) };
+                let prepare = Prepare { half: half(remote), new, generation: u32::from(generation % 8), hold, take };
+                let _ = control.prepare(engine, &flow, &prepare, |side| chosen(side, busy), now);
             }
             Command::Commit { flow, remote, generation } => {
                 let _ = control.commit(engine, &flow.side(), half(remote), u32::from(generation % 8), now);
@@ -98,9 +104,12 @@ impl Table {
             Command::Abort { flow, remote, generation } => {
                 let _ = control.abort(engine, &flow.side(), half(remote), u32::from(generation % 8));
             }
-            Command::Expire { grace, idle } => {
+            Command::Expire { grace, idle, alive, count } => {
                 self.now += u32::from(grace);
-                let _ = control.expire(engine, self.now, u32::from(grace), u32::from(idle));
+                let limits = Limits { grace: u32::from(grace), udp_idle: u32::from(idle) };
+                let part = (u64::from(count >> 4), u32::from(count % 16));
+                let expired = control.expire(engine, self.now, &limits, part, |side| !chosen(side, alive));
+                assert_eq!(control.len() + expired.removed, before);
             }
             Command::Flush => {
                 control.flush(engine);
@@ -110,14 +119,16 @@ impl Table {
         assert_eq!(self.control.is_empty(), self.engine.is_empty());
     }
 
-    /// All bindings; no two share a wire side.
+    /// All bindings, each found by its stack side and, unless that was lost, by its wire side.
     pub(crate) fn bindings(&self) -> Vec<mobconn_engine::Binding> {
         let mut all: Vec<mobconn_engine::Binding> = Vec::new();
         let mut cursor = 0;
         while let Some(binding) = self.control.next(&self.engine, cursor) {
             assert!(binding.id > cursor, "the cursor goes on");
             cursor = binding.id;
-            assert!(all.iter().all(|other| other.wire != binding.wire), "two flows share a wire side");
+            let by_stack = self.control.get(&self.engine, &binding.stack).map(|found| found.id);
+            assert_eq!(by_stack, Some(binding.id), "the stack side finds another");
+            assert!(self.control.get_by_wire(&self.engine, &binding.wire).is_some(), "the wire side finds none");
             assert!(all.iter().all(|other| other.stack != binding.stack), "two flows share a stack side");
             all.push(binding);
         }
