@@ -1,9 +1,7 @@
 //! What tools/counts counts instructions of: `count CASE`, for example `count v4-out-hit`. The function `measured` gives
 //! the engine the same packets in every run, and prints how many; `bare` does all but that.
 
-use mobconn_engine::{
-    Address, Checksum, Config, Control, Engine, Gone, Packet, Protocol, Side, Verdict, Version, new,
-};
+use mobconn_engine::{Address, Checksum, Config, Control, Engine, Gone, Packet, Protocol, Side, Verdict, Version, new};
 use std::hint::black_box;
 
 /// Flows in the table, and packets: one of each flow.

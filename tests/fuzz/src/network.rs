@@ -23,22 +23,42 @@ enum Step {
     Repeat(u8),
     Lose(u8),
     /// A byte changes, the length, or where it seems to come from.
-    Forge { which: u8, at: u16, value: u8, length: u16, from: u8 },
+    Forge {
+        which: u8,
+        at: u16,
+        value: u8,
+        length: u16,
+        from: u8,
+    },
     /// Anything at all.
-    Inject { to: bool, from: u8, data: Vec<u8> },
+    Inject {
+        to: bool,
+        from: u8,
+        data: Vec<u8>,
+    },
     /// Time passes.
     Wait(u16),
     /// As long as nothing is due, time passes; what is under way is delivered in order.
     Run(u8),
     Connect(u8),
     /// The connection ends at one end.
-    End { at: bool, port: u8 },
+    End {
+        at: bool,
+        port: u8,
+    },
     /// A host looks at its connections.
     Look(bool),
     /// A host moves.
-    Move { who: bool, to: u8, old_usable: bool },
+    Move {
+        who: bool,
+        to: u8,
+        old_usable: bool,
+    },
     /// The kernel of a host refuses the next so many commands.
-    Refuse { at: bool, times: u8 },
+    Refuse {
+        at: bool,
+        times: u8,
+    },
     /// The daemon begins anew.
     Restart(bool),
 }
@@ -184,12 +204,12 @@ impl World {
     fn new() -> Self {
         let mut seed = 0;
         let node = |number: u8, seed: &mut u64| {
-            let mut config =
-                Config::new(HostKey::from_bytes(&[number + 1; 32]), GroupKey::from_bytes(&[0x77; 32]));
+            let mut config = Config::new(HostKey::from_bytes(&[number + 1; 32]), GroupKey::from_bytes(&[0x77; 32]));
             config.mobile = number == 0;
             config.targets = vec!["192.0.2.0/24".parse::<Prefix>().expect("a prefix")];
             let endpoint = Endpoint::new(config.clone(), rng(seed), Instant::default()).expect("a good configuration");
-            let key = core::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i as u64 * 2 + u64::from(number)));
+            let key =
+                core::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i as u64 * 2 + u64::from(number)));
             let config_of = mobconn_engine::Config { capacity: 64, key };
             let (engine, control) = mobconn_engine::new(&config_of).expect("a capacity in range");
             let kernel = Kernel { connections: BTreeMap::new(), engine, control, refuse: 0 };
@@ -267,9 +287,8 @@ impl World {
     }
 
     fn step(&mut self, step: &Step) {
-        let pick = |which: u8, from: &Vec<(SocketAddr, Transmit)>| {
-            (!from.is_empty()).then(|| usize::from(which) % from.len())
-        };
+        let pick =
+            |which: u8, from: &Vec<(SocketAddr, Transmit)>| (!from.is_empty()).then(|| usize::from(which) % from.len());
         match step {
             Step::Deliver(which) => {
                 if let Some(at) = pick(*which, &self.under_way) {

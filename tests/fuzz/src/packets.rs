@@ -171,7 +171,9 @@ fn judge_data_valid(before: &[u8], after: &Bytes, sum: u16, verdict: Verdict) {
     let rest = |bytes: &[u8], sum: u16| {
         // Minus what was summed: the same before and after.
         let [a, b] = (!sum).to_be_bytes();
-        crate::oracle::sum(&[&bytes[layout.transport..layout.end], &[0; 1][..(layout.end - layout.transport) % 2], &[a, b]].concat())
+        crate::oracle::sum(
+            &[&bytes[layout.transport..layout.end], &[0; 1][..(layout.end - layout.transport) % 2], &[a, b]].concat(),
+        )
     };
     assert_eq!(rest(before, sum), rest(&after.bytes, after.sum), "the hardware's sum");
 }

@@ -136,7 +136,11 @@ fn command(vnet: &Vnet, dice: &mut Dice) {
         0..4 => {
             let place = dice.place();
             let mut wire = stack;
-            if wire.version == 4 { wire.local[3] = place } else { wire.local[15] = place }
+            if wire.version == 4 {
+                wire.local[3] = place
+            } else {
+                wire.local[15] = place
+            }
             ioctl(FLOW_ADD, FlowAdd { stack, wire, flags: 0, reserved: 0 }.as_mut_bytes(), &mut []);
         }
         4 => ioctl(FLOW_DELETE, FlowDelete { stack, flags: 0, reserved: 0 }.as_mut_bytes(), &mut []),
@@ -149,7 +153,11 @@ fn command(vnet: &Vnet, dice: &mut Dice) {
             let mut regions = [Region { address: 0x1000, bytes: vec![0; 9 * size_of::<Record>()] }];
             ioctl(FLOW_LIST, list.as_mut_bytes(), &mut regions);
         }
-        7 => ioctl(EXPIRE, Expire { grace: 0, udp_idle: dice.below(2) as u32, ..Expire::default() }.as_mut_bytes(), &mut []),
+        7 => ioctl(
+            EXPIRE,
+            Expire { grace: 0, udp_idle: dice.below(2) as u32, ..Expire::default() }.as_mut_bytes(),
+            &mut [],
+        ),
         8 if dice.one_in(8) => ioctl(FLUSH, &mut [], &mut []),
         8 => {
             ioctl(STATS, Stats::default().as_mut_bytes(), &mut []);
