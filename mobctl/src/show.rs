@@ -3,7 +3,7 @@
 use crate::control::{MoveReport, Outcome, Peer, Status};
 use crate::table::{age, table};
 use crate::tuple;
-use mobconn_abi::{Alternate, Counter, HalfState, Info, Record};
+use mobconn_abi::{Alternate, Counter, DISPLACED, HalfState, Info, LOST, Record};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -71,6 +71,8 @@ pub fn flows(records: &[Record], uptime: u64) -> Shown {
             "id": record.id,
             "age": since,
             "idle": idle,
+            "displaced": record.flags & DISPLACED != 0,
+            "lost": record.flags & LOST != 0,
         }));
         rows.push(vec![
             protocol,
@@ -82,11 +84,21 @@ pub fn flows(records: &[Record], uptime: u64) -> Shown {
             state(&record.remote).into(),
             age(since),
             age(idle),
+            note(record).into(),
         ]);
     }
     let headings =
-        ["PROTO", "STACK_LOCAL", "STACK_REMOTE", "WIRE_LOCAL", "WIRE_REMOTE", "LOCAL", "REMOTE", "AGE", "IDLE"];
+        ["PROTO", "STACK_LOCAL", "STACK_REMOTE", "WIRE_LOCAL", "WIRE_REMOTE", "LOCAL", "REMOTE", "AGE", "IDLE", "NOTE"];
     Shown { text: table(&headings, &rows), json: json!({ "flows": list }) }
+}
+
+/// What is special about a binding.
+const fn note(record: &Record) -> &'static str {
+    match (record.flags & LOST != 0, record.flags & DISPLACED != 0) {
+        (true, _) => "lost",
+        (false, true) => "displaced",
+        (false, false) => "-",
+    }
 }
 
 /// The counters.

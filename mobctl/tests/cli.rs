@@ -110,8 +110,8 @@ fn bindings_by_hand_and_their_table() {
     let (out, _) = run(0, &["flows", &device]);
     assert_eq!(
         out,
-        "PROTO  STACK_LOCAL      STACK_REMOTE    WIRE_LOCAL          WIRE_REMOTE     LOCAL  REMOTE  AGE    IDLE\n\
-         tcp    192.0.2.1:40000  203.0.113.9:22  198.51.100.1:40000  203.0.113.9:22  held   none    1m15s  5s\n"
+        "PROTO  STACK_LOCAL      STACK_REMOTE    WIRE_LOCAL          WIRE_REMOTE     LOCAL  REMOTE  AGE    IDLE  NOTE\n\
+         tcp    192.0.2.1:40000  203.0.113.9:22  198.51.100.1:40000  203.0.113.9:22  held   none    1m15s  5s    -\n"
     );
     let (out, _) = run(0, &["flows", "--json", &device]);
     let flow = &json(&out)["flows"][0];
