@@ -256,7 +256,7 @@ fn block(vnet: &'static VnetState, connection: &Connection) -> Tcpcb {
 
 /// A time as `sbintime_t`: seconds in the upper, a fraction in the lower 32 bits.
 fn sbintime(time: std::time::Duration) -> i64 {
-    (time.as_secs() << 32 | (u64::from(time.subsec_nanos()) << 32) / 1_000_000_000) as i64
+    ((time.as_secs() << 32) | ((u64::from(time.subsec_nanos()) << 32) / 1_000_000_000)) as i64
 }
 
 /// Fills the block in; the caller holds its lock.

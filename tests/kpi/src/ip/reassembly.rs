@@ -317,7 +317,7 @@ extern "C" fn ip_reass(m: *mut u8) -> *mut u8 {
         headers,
         next: front[9],
     };
-    let malformed = part.length == 0 || part.more && part.length % 8 != 0 || part.end() > LONGEST;
+    let malformed = part.length == 0 || part.more && !part.length.is_multiple_of(8) || part.end() > LONGEST;
     let Some(m) = (if malformed { drop_it(m, who) } else { own(m, headers) }) else { return std::ptr::null_mut() };
     let rcvif = m.rcvif();
     strip(m, headers);
@@ -398,7 +398,7 @@ fn frag6(m: M, at: usize) -> Result<(M, u8, usize), Option<M>> {
         headers: at + 8,
         next: front[at],
     };
-    if part.more && part.length % 8 != 0 {
+    if part.more && !part.length.is_multiple_of(8) {
         return Err(Some(m));
     }
     if field & 0xfff9 == 0 {
@@ -435,8 +435,10 @@ extern "C" fn frag6_input(mp: *mut usize, offset: *mut i32, _protocol: i32) -> i
     if mp.is_null() || offset.is_null() {
         complain!("{who} of null");
     }
-    // SAFETY: the caller gives places for a pointer and a number.
-    let (m, at) = unsafe { (mp.read(), offset.read()) };
+    // SAFETY: the caller gives a place for a pointer.
+    let m = unsafe { mp.read() };
+    // SAFETY: and one for a number.
+    let at = unsafe { offset.read() };
     let at = usize::try_from(at).ok().filter(|at| *at >= 40 && at % 8 == 0);
     let Some(at) = at else { complain!("{who}: there is no fragment header at such an offset") };
     let Some(m) = M::at(m, who) else { complain!("{who}: null mbuf") };
