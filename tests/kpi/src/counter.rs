@@ -4,13 +4,13 @@
 //! `struct pcpu`, so that `%gs` plus the handle is the calling CPU's slot. Module code adds there by itself.
 
 use crate::complaint::complain;
-use crate::foreign;
 use crate::kernel::kernel;
 use crate::layout::Pcpu;
 use crate::malloc;
 use crate::memory::{PAGE, reserve};
 use crate::thread::CPUS;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 const SLABS: usize = 8;
@@ -71,7 +71,7 @@ pub(crate) fn fetch(counter: usize) -> u64 {
     check(counter, "counter_u64_fetch");
     cpus().fold(0_u64, |sum, cpu| {
         // SAFETY: a slot of the reserved range, aligned; its CPU may be adding to it at the same time.
-        sum.wrapping_add(unsafe { slot(counter, cpu).read_volatile() })
+        sum.wrapping_add(unsafe { AtomicU64::from_ptr(slot(counter, cpu)) }.load(Ordering::Relaxed))
     })
 }
 
@@ -105,6 +105,6 @@ extern "C" fn counter_u64_zero(counter: usize) {
     check(counter, "counter_u64_zero");
     for cpu in cpus() {
         // SAFETY: a slot of the reserved range.
-        unsafe { foreign::store(slot(counter, cpu).cast(), &[0; 8]) };
+        unsafe { AtomicU64::from_ptr(slot(counter, cpu)) }.store(0, Ordering::Relaxed);
     }
 }

@@ -6,6 +6,7 @@ use crate::malloc::M_VERSION;
 use crate::memory::LOW;
 use std::collections::HashMap;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// 64-bit variables (narrower ones are read at the same address) and what they hold at boot.
 const WORDS: &[(&str, u64)] = &[
@@ -40,7 +41,7 @@ fn blob(size: usize) -> usize {
 
 fn word(at: usize, value: u64) {
     // SAFETY: a blob of at least 8 bytes of the low heap; aligned, so a reader sees the old or the new value.
-    unsafe { (at as *mut u64).write_volatile(value) }
+    unsafe { AtomicU64::from_ptr(at as *mut u64) }.store(value, Ordering::Relaxed);
 }
 
 fn table() -> &'static HashMap<&'static str, usize> {
