@@ -5,7 +5,9 @@ mod common;
 use common::packets::{Way, expected, look, packet, payload};
 use common::{add, addresses, count, flow, loaded};
 use mobconn_abi::{Counter, TCP, Tuple, UDP};
-use mobconn_kpi::{Delivered, Errno, Input, Machine, Options, Output, Route, Rx, RxChecksum, Sent, Split, Tx, Vnet};
+use mobconn_kpi::{
+    Delivered, Errno, Event, Input, Machine, Options, Output, Route, Rx, RxChecksum, Sent, Split, Tx, Vnet,
+};
 
 const IFNAME: &str = "em0";
 const SPLITS: [Split; 6] =
@@ -238,8 +240,10 @@ fn the_new_destination_is_routed() {
     let bytes = packet(&stack, Way::Sent, &payload(10), false);
     vnet.set_routes(&[route("0.0.0.0", 0, "em0"), route("192.168.77.0", 24, "wlan0")]);
     assert_eq!(sent(vnet.ip_output(&bytes, &Tx::new(IFNAME))).ifname, "wlan0");
+    // The module sends it; the sender is not told what came of that.
     vnet.set_routes(&[route("10.0.0.0", 8, "em0")]);
-    assert_eq!(vnet.ip_output(&bytes, &Tx::new(IFNAME)), Output::Dropped(Errno::EHOSTUNREACH));
+    assert_eq!(vnet.ip_output(&bytes, &Tx::new(IFNAME)), Output::Consumed);
+    assert_eq!(vnet.events(), [Event::Sent(Output::Dropped(Errno::EHOSTUNREACH))]);
     vnet.set_routes(&[route("192.168.77.0", 24, "wlan0")]);
     assert_eq!(vnet.ip_output(&bytes, &Tx::new(IFNAME)), Output::Dropped(Errno::EHOSTUNREACH));
     quiet(&machine);

@@ -217,6 +217,11 @@ fn consumed(passes: u32) -> Output {
         Some(Output::Send(sent)) => {
             Output::Send(Sent { destination_changed: true, passes: sent.passes + passes, ..sent })
         }
+        // The caller is told that all is well: the error was the hook's to see.
+        Some(dropped @ Output::Dropped(_)) => {
+            SENT_BY_HOOK.with_borrow_mut(|sent| sent.push(dropped));
+            Output::Consumed
+        }
         Some(other) => other,
         None => Output::Consumed,
     }
