@@ -32,7 +32,8 @@ pub struct Expired {
 impl Control {
     /// Looks at up to `count` bindings with ids above `from`: ends graces, and
     /// removes bindings that translate nothing any more, TCP bindings whose
-    /// connection is gone (unless they were made by hand), and UDP bindings that nothing used for long.
+    /// connection is gone (unless they were made by hand), and UDP bindings that nothing used for long
+    /// and that no move is pending for.
     ///
     /// `alive` says whether the host has a TCP connection with a given stack
     /// side, `TIME_WAIT` included.
@@ -66,7 +67,11 @@ impl Control {
                 }
                 Protocol::Udp => {
                     let used = engine.table.used(flow).max(created);
-                    limits.udp_idle != 0 && now.saturating_sub(used) >= limits.udp_idle
+                    // A move in doubt keeps its binding: nothing can be sent.
+                    let pending = [shape.local.other, shape.remote.other]
+                        .iter()
+                        .any(|other| matches!(other, Other::Pending { .. }));
+                    !pending && limits.udp_idle != 0 && now.saturating_sub(used) >= limits.udp_idle
                 }
             };
             if gone || changed.is_idle() {
