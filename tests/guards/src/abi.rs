@@ -62,6 +62,8 @@ pub fn constants() -> Vec<Constant> {
         ("MOBCONN_FLOW_DELETE", FLOW_DELETE.into()),
         ("MOBCONN_FLOW_GET", FLOW_GET.into()),
         ("MOBCONN_FLOW_FIND", FLOW_FIND.into()),
+        ("MOBCONN_DISPLACED", DISPLACED.into()),
+        ("MOBCONN_LOST", LOST.into()),
         ("MOBCONN_FLOW_LIST", FLOW_LIST.into()),
         ("MOBCONN_MOVE_PREPARE", MOVE_PREPARE.into()),
         ("MOBCONN_MOVE_COMMIT", MOVE_COMMIT.into()),
