@@ -215,6 +215,12 @@ extern "C" fn mobconn_detach(_: *const c_void) {
     attached.instance.ending.store(true, Ordering::Release);
     attached.hooks = [None, None];
     net_epoch_wait();
+    // Each may have enqueued the other before it could see that all ends.
+    if let Some(tasks) = &attached.instance.tasks {
+        tasks.sweep.drain();
+        tasks.attend.drain();
+        tasks.sweep.drain();
+    }
     attached.instance.tasks = None;
     attached.instance.change(|control, engine| control.flush(engine));
 }
