@@ -101,7 +101,7 @@ pub struct Status {
     pub datagrams: BTreeMap<String, u64>,
     /// How this host's name in the DNS is, if the daemon keeps it.
     #[serde(default)]
-    pub ddns: Option<crate::ddns::keeper::Report>,
+    pub ddns: Option<Box<crate::ddns::keeper::Report>>,
 }
 
 /// A host with which something is wrong.

@@ -81,7 +81,7 @@ fn status(common: &Common) -> (Shown, Option<Exit>) {
 
 fn ddns(common: &Common, command: &ddns::command::Command) -> Result<(Shown, Option<Exit>), Failure> {
     ddns::command::run(command, &common.config, || match control::ask(&common.control, &Request::Status, PATIENCE) {
-        Ok(Response::Status(status)) => status.ddns,
+        Ok(Response::Status(status)) => status.ddns.map(|report| *report),
         _ => None,
     })
 }
@@ -204,12 +204,16 @@ fn check(common: &Common) -> Result<Shown, Failure> {
         count => format!("{count} pinned hosts only"),
     };
     let shown = common.config.display().to_string();
+    let ddns = config.ddns.as_ref().map(|ddns| ddns.name.to_string());
+    let name = ddns.as_ref().map(|name| format!("name:        {name}; mobctl ddns check asks its name servers\n"));
+    let name = name.unwrap_or_default();
     let text = format!(
-        "{shown} is right.\nrole:        {role}\nkey:         {key}\ntrusts:      {pins}\nUDP port:    {}\n",
+        "{shown} is right.\nrole:        {role}\nkey:         {key}\ntrusts:      {pins}\nUDP port:    {}\n{name}",
         config.port
     );
     let json = json!({ "check": {
         "config": shown, "mobile": config.mobile, "peers": peers, "public": key, "pins": config.pins.len(), "port": config.port,
+        "ddns": ddns,
     } });
     Ok(Shown { text, json })
 }

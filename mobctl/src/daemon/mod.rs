@@ -488,7 +488,7 @@ impl Daemon {
             moving,
             trouble: self.chronicle.troubles(now),
             moves: self.chronicle.moves(now),
-            ddns: self.names.report(),
+            ddns: self.names.report().map(Box::new),
             datagrams: [
                 ("received", counters.received),
                 ("sent", counters.sent),

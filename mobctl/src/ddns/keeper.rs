@@ -141,8 +141,11 @@ impl Keeper {
         let end = Instant::now() + FAREWELL;
         {
             let mut shared = lock(&self.shared);
-            shared.desk.want(Vec::new(), Instant::now());
-            shared.desk.hurry(Instant::now());
+            let now = Instant::now();
+            shared.desk.want(Vec::new(), now);
+            shared.desk.hurry(now);
+            shared.wanted_at = Some(now);
+            shared.report.wanted.clear();
             shared.end = Some(end);
         }
         self.awake();

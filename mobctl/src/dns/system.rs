@@ -70,7 +70,7 @@ fn parse(text: &str, port: u16) -> Settings {
                 settings.search = words.filter_map(|word| DnsName::from_str(word).ok()).take(SEARCH_MAX).collect();
             }
             Some("options") => {
-                let ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse::<usize>().ok()).last();
+                let ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse::<usize>().ok()).next_back();
                 settings.ndots = ndots.unwrap_or(settings.ndots).min(15);
             }
             _ => {}

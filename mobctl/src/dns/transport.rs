@@ -27,7 +27,7 @@ pub fn system_clock() -> Clock {
 /// How long each of the datagrams is waited for.
 const TRIES: [Duration; 3] = [Duration::from_millis(400), Duration::from_millis(800), Duration::from_millis(1600)];
 /// How long a better answer is waited for after one that anybody could have sent.
-const DOUBT: Duration = Duration::from_millis(250);
+const DOUBT: Duration = Duration::from_millis(500);
 /// How long a conversation over TCP may take.
 const STREAM: Duration = Duration::from_secs(4);
 /// Longest message that goes over UDP, in bytes: what no path has to fragment.
@@ -112,11 +112,7 @@ impl Wire {
             self.cost.sent += request.bytes.len();
             let mut until = self.until(wait);
             let mut doubtful = None;
-            loop {
-                match self.wait(socket.as_fd(), PollFlags::POLLIN, until)? {
-                    Woken::Ready => {}
-                    Woken::TimedOut => break,
-                }
+            while let Woken::Ready = self.wait(socket.as_fd(), PollFlags::POLLIN, until)? {
                 let length = match socket.recv(&mut buffer) {
                     Ok(length) => length,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => continue,

@@ -43,6 +43,9 @@ impl Daemon {
         if mobile {
             text += &format!("mobile = true\npeers = [\"{}/24\", \"{}/64\"]\n", HOME.v4, HOME.v6);
         }
+        if mobile && let Some(names) = &lab.names {
+            text += &names.table();
+        }
         fs::write(&config, text).doing(format_args!("writing {}", config.display()))?;
         let (device, control, pidfile) = (lab.device(host), file("sock"), file("pid"));
         let program = lab.places.mobctl();
@@ -114,6 +117,14 @@ impl Daemon {
     /// [`Error::Check`] when it does not answer.
     pub fn announce(&self, old: IpAddr, new: IpAddr) -> Result<Value> {
         self.ask(&serde_json::json!({"command": "move", "old": old, "new": new, "timeout_ms": 10_000}))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {
+        self.program.signal(signal)
     }
 
     /// What it has logged so far.

@@ -9,6 +9,7 @@ use crate::error::{Doing, Error, Result};
 use crate::host::Host;
 use crate::kernel::{Kernel, Without};
 use crate::module::{Module, Offload};
+use crate::names::NameServer;
 use crate::program;
 use crate::watch::Resumption;
 use crate::world::{Lanes, MOBILE_NODE, World};
@@ -103,6 +104,7 @@ pub struct Lab {
     /// Where things are.
     pub places: Places,
     daemons: Vec<Daemon>,
+    pub(crate) names: Option<NameServer>,
     stage: Option<Stage>,
     logged: bool,
     files: TempDir,
@@ -136,7 +138,7 @@ impl Lab {
             }
         };
         let world = World::new(kernel(0), kernel(1), shape.lanes, shape.seed, files.path())?;
-        let lab = Self { world, places: places.clone(), daemons: Vec::new(), stage, logged: false, files };
+        let lab = Self { world, places: places.clone(), daemons: Vec::new(), names: None, stage, logged: false, files };
         if shape.mobconn {
             for host in [&lab.world.mobile, &lab.world.peer] {
                 device::serve(&lab.device(host), Arc::clone(&host.kernel))?;

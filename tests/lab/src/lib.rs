@@ -15,6 +15,7 @@
 //! - `kernel`, `module`, `device`: the packet path and `/dev/mobconn` of a host
 //! - `diag`, `resume`: which connections a host has, and making one send again at once
 //! - `lab`, `daemon`, `program`: a scenario's surroundings, and the bill that each pays at its end
+//! - `names`: a real name server at the router
 //! - `stream`, `udp`: traffic whose every byte is known in advance
 //! - `scenario`, `demo`, `supervise`: what is run. A new scenario is a function from [`lab::Places`] to figures, and a
 //!   line in [`scenario::ALL`].
@@ -32,6 +33,7 @@ pub mod host;
 pub mod kernel;
 pub mod lab;
 pub mod module;
+pub mod names;
 pub mod ns;
 pub mod packet;
 pub mod program;

@@ -7,12 +7,14 @@ mod transfer;
 use crate::cable::{Lane, Random};
 use crate::error::{Doing, Error, Result};
 use crate::lab::{Counters, Lab, Places, Shape};
+use crate::names::Kind;
 use crate::program::{Program, require};
 use crate::{ns, program};
 use chart::Chart;
 use mobconn_abi::Counter;
 use std::fs;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 use transfer::{Transfer, download};
@@ -26,6 +28,9 @@ const HOME: Lane = Lane { delay: Duration::from_millis(5), rate: 0, queue: 0, lo
 /// The peer's port.
 const PORT: &str = "80";
 
+/// What the peer asks of the mobile host after its first move.
+const CALL: &str = "http://mobile.example.org/hello";
+
 /// Longest that the demo may take.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
@@ -34,7 +39,13 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 /// # Errors
 /// What is missing, or went wrong.
 pub fn run(build: &Path) -> Result<()> {
-    require(&[("ip", "iproute2"), ("curl", "curl"), ("python3", "python3"), ("sha256sum", "coreutils")])?;
+    require(&[
+        ("named", "bind9"),
+        ("ip", "iproute2"),
+        ("curl", "curl"),
+        ("python3", "python3"),
+        ("sha256sum", "coreutils"),
+    ])?;
     let places = Places::new(build, "demo")?;
     ns::enter()?;
     println!("{INTRODUCTION}");
@@ -52,6 +63,9 @@ pub fn run(build: &Path) -> Result<()> {
     let path = build.join("demo.svg");
     fs::write(&path, chart.svg()).doing(format_args!("writing {}", path.display()))?;
     println!("\nThe picture of it: {}", path.display());
+    if with.reached != with.second {
+        return Err(Error::Check(format!("the peer reached the mobile host at {:?} by its name", with.reached)));
+    }
     if !with.identical {
         return Err(Error::Check("the download with mobconn did not complete with identical bytes".to_owned()));
     }
@@ -66,6 +80,9 @@ twice while it does. The old address is removed and the old interface goes down 
   mobile                                                     router == 203.0.113.0/24 == peer
            em1 == cell  198.51.100.0/24  25 Mbit/s 20 ms == /
 
+At the router BIND serves the zone example.org. The mobile host keeps its name there, and after the first move
+the peer calls it by that name.
+
 Every packet of both hosts goes through mobconn.ko, the file that FreeBSD loads. The router drops packets that
 come from a network with a source that is not of that network, as real ones do.
 ";
@@ -76,8 +93,20 @@ fn once(places: &Places, mobconn: bool) -> Result<(Transfer, Option<[Counters; 2
     shape.lanes = [(WLAN, WLAN), (CELL, CELL), (HOME, HOME)];
     shape.mobconn = mobconn;
     let mut lab = Lab::new(places, &shape)?;
+    let mut service = None;
     if mobconn {
+        lab.start_names(Kind::Bind)?;
         lab.start_daemons([1, 1])?;
+        let like: [IpAddr; 2] = [[0; 4].into(), [0u16; 8].into()];
+        let first = like.map(|like| lab.mobile_address(0, like));
+        lab.names()?.wait(&lab.world.peer.namespace, &first)?;
+        let folder = lab.files().join("hello");
+        fs::create_dir(&folder).doing("making a directory")?;
+        fs::write(folder.join("hello"), "hello\n").doing("writing a file")?;
+        let words = ["python3", "-m", "http.server", PORT, "--directory", &folder.to_string_lossy()];
+        let mut program = Program::start(&lab.world.mobile.namespace, &words, &places.logs.join("service.log"))?;
+        program.wait_listening(&lab.world.mobile.namespace, &format!("127.0.0.1:{PORT}"))?;
+        service = Some(program);
     }
     let share = lab.files().join("share");
     fs::create_dir(&share).doing("making a directory")?;
@@ -95,6 +124,7 @@ fn once(places: &Places, mobconn: bool) -> Result<(Transfer, Option<[Counters; 2
         false => None,
     };
     server.stop();
+    drop(service);
     lab.finish()?;
     Ok((transfer, counters))
 }
@@ -121,6 +151,7 @@ fn table(with: &Transfer, counters: Option<&[Counters; 2]>, without: &Transfer) 
     row("", "with mobconn", "without");
     let bytes = |t: &Transfer| format!("{:.1} MB", t.received() as f64 / 1e6);
     row("received", &bytes(with), &bytes(without));
+    row("reached by name after move 1, at", &with.reached.map_or("nowhere".to_owned(), |a| a.to_string()), "");
     let verdict = |t: &Transfer| if t.identical { "yes" } else { "no" }.to_owned();
     row("complete, bytes identical", &verdict(with), &verdict(without));
     row("moves survived", &format!("{} of 2", with.survived()), &format!("{} of 1", without.survived()));

@@ -4,6 +4,7 @@ use super::chart::{Curve, Sample, Stay};
 use super::{LENGTH, digest};
 use crate::error::Result;
 use crate::lab::Lab;
+use crate::names::MOBILE;
 use crate::program::Program;
 use crate::watch::Resumption;
 use std::fs;
@@ -34,6 +35,10 @@ pub(super) struct Transfer {
     pub(super) commands: Vec<Duration>,
     /// Complete, and the same bytes.
     pub(super) identical: bool,
+    /// Where the peer reached the mobile host by its name, after the first move.
+    pub(super) reached: Option<IpAddr>,
+    /// Where it was after the first move.
+    pub(super) second: Option<IpAddr>,
 }
 
 impl Transfer {
@@ -78,7 +83,17 @@ pub(super) fn download(lab: &Lab, file: &Path, url: &str, peer: IpAddr) -> Resul
     let received = lab.files().join("received");
     let words = ["curl", "--silent", "--show-error", "--output", &received.to_string_lossy(), url];
     let begin = Instant::now();
-    let mut teller = Teller { begin, lab, peer, messages: 0, told: begin, moving: None, took: Vec::new() };
+    let mut teller = Teller {
+        begin,
+        lab,
+        peer,
+        messages: 0,
+        told: begin,
+        moving: None,
+        took: Vec::new(),
+        call: None,
+        reached: None,
+    };
     let mut curl = Program::start(&lab.world.mobile.namespace, &words, &lab.places.logs.join("curl.log"))?;
     let mut stays = vec![stay(lab, 0, peer, Duration::ZERO)];
     let mut samples: Vec<Sample> = vec![(Duration::ZERO, 0)];
@@ -91,6 +106,7 @@ pub(super) fn download(lab: &Lab, file: &Path, url: &str, peer: IpAddr) -> Resul
         samples.push((now - begin, length));
         teller.messages();
         teller.moved()?;
+        teller.called()?;
         teller.progress(now, length, false);
         if let Some(status) = curl.ended()? {
             teller.progress(now, length, true);
@@ -118,13 +134,22 @@ pub(super) fn download(lab: &Lab, file: &Path, url: &str, peer: IpAddr) -> Resul
         thread::sleep(SAMPLE);
     };
     curl.stop();
+    teller.hang_up()?;
     let identical = complete && {
         let (sent, got) = (digest(lab, file)?, digest(lab, &received)?);
         println!("  sha256 sent      {sent}\n  sha256 received  {got}");
         sent == got
     };
     let moves = lab.world.wire.watch(|watch| watch.moves.clone());
-    Ok(Transfer { samples, stays, moves, commands: teller.took, identical })
+    Ok(Transfer {
+        samples,
+        stays,
+        moves,
+        commands: teller.took,
+        identical,
+        reached: teller.reached,
+        second: Some(lab.mobile_address(1, peer)),
+    })
 }
 
 fn stay(lab: &Lab, interface: usize, peer: IpAddr, from: Duration) -> Stay {
@@ -143,6 +168,9 @@ struct Teller<'a> {
     /// `mobctl move` at work.
     moving: Option<(Instant, Program)>,
     took: Vec<Duration>,
+    /// The peer calls the mobile host by its name.
+    call: Option<Program>,
+    reached: Option<IpAddr>,
 }
 
 impl Teller<'_> {
@@ -177,7 +205,47 @@ impl Teller<'_> {
         for line in said.lines() {
             self.say(&format!("        {line}"));
         }
+        if self.took.len() == 1 {
+            self.say(&format!("peer# curl {}", super::CALL));
+            let words = [
+                "curl",
+                "--ipv4",
+                "--silent",
+                "--show-error",
+                "--max-time",
+                "10",
+                "--output",
+                "/dev/null",
+                "--write-out",
+                "%{remote_ip}",
+                super::CALL,
+            ];
+            let log = self.lab.places.logs.join("call.log");
+            self.call = Some(Program::start(&self.lab.world.peer.namespace, &words, &log)?);
+        }
         Ok(())
+    }
+
+    /// Tells what became of the peer's call.
+    fn called(&mut self) -> Result<()> {
+        let Some(call) = &mut self.call else { return Ok(()) };
+        let Some(status) = call.ended()? else { return Ok(()) };
+        let said = call.printed();
+        self.call = None;
+        self.reached = said.trim().parse().ok().filter(|_| status.success());
+        match self.reached {
+            Some(address) => self.say(&format!("        reached {MOBILE} at {address}: a second connection, by name")),
+            None => self.say(&format!("        did not reach {MOBILE}: {said}")),
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of a call that still lasts.
+    fn hang_up(&mut self) -> Result<()> {
+        if let Some(call) = &mut self.call {
+            call.wait(Duration::from_secs(15))?;
+        }
+        self.called()
     }
 
     /// What a message is, as far as one can tell beside the road. The first byte

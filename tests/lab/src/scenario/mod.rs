@@ -2,6 +2,7 @@
 
 mod common;
 mod http;
+mod names;
 mod path;
 mod runner;
 mod stranger;
@@ -65,6 +66,12 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "wrong-key", about: "the daemons have different group keys: nothing moves", run: tcp::wrong_key },
     Scenario { name: "udp-ipv4", about: "a UDP flow moves there and back", run: udp::flow_v4 },
     Scenario { name: "udp-ipv6", about: "the same over IPv6", run: udp::flow_v6 },
+    Scenario {
+        name: "names-bind",
+        about: "the mobile host's name at BIND 9: every move, old callers, a server that is down, the end",
+        run: names::bind,
+    },
+    Scenario { name: "names-knot", about: "the same at Knot DNS", run: names::knot },
     Scenario {
         name: "stranger-ipv4",
         about: "a stranger at the old address, with the same ports: both connections live on",
