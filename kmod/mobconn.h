@@ -134,6 +134,35 @@ struct mobconn_stats {
 	uint64_t	values[MOBCONN_STATS_MAX];
 };
 
+/* One address of this host and the network that it belongs to. */
+struct mobconn_egress_rule {
+	uint8_t		source[16];
+	uint8_t		gateway[16];
+	uint32_t	interface;	/* index */
+	uint8_t		version;
+	uint8_t		reserved[3];
+};
+
+struct mobconn_egress_prefix {
+	uint8_t		address[16];
+	uint8_t		length;
+	uint8_t		version;
+	uint8_t		on_link;	/* routed as ever; else of peers */
+	uint8_t		reserved[5];
+};
+
+/* By which network packets leave; 0 rules: as routed. */
+#define	MOBCONN_EGRESS_RULES_MAX	16
+#define	MOBCONN_EGRESS_PREFIXES_MAX	64
+struct mobconn_egress {
+	struct mobconn_egress_rule	rules[MOBCONN_EGRESS_RULES_MAX];
+	struct mobconn_egress_prefix	prefixes[MOBCONN_EGRESS_PREFIXES_MAX];
+	uint32_t	rule_count;
+	uint32_t	prefix_count;
+	uint16_t	port;		/* the daemon's */
+	uint8_t		reserved[6];
+};
+
 /*
  * What is counted, in the order of mobconn_stats.values: X(name, description).
  */
@@ -160,7 +189,8 @@ struct mobconn_stats {
 	X(displaced, "Connections given another port because a moved flow has their side") \
 	X(resumed, "TCP connections made to send again at once after a move") \
 	X(refused_full, "Bindings refused because the table is full")	\
-	X(refused_conflict, "Bindings refused because their wire side is another flow's")
+	X(refused_conflict, "Bindings refused because their wire side is another flow's") \
+	X(steered, "Packets sent by the network of their source and not by the route to their destination")
 
 #define	MOBCONN_INFO		_IOR('M', 1, struct mobconn_info)
 #define	MOBCONN_FLOW_ADD	_IOW('M', 2, struct mobconn_flow_add)
@@ -174,5 +204,7 @@ struct mobconn_stats {
 #define	MOBCONN_FLUSH		_IO('M', 10)
 #define	MOBCONN_STATS		_IOWR('M', 11, struct mobconn_stats)
 #define	MOBCONN_FLOW_FIND	_IOWR('M', 12, struct mobconn_flow_get)
+#define	MOBCONN_EGRESS_SET	_IOW('M', 13, struct mobconn_egress)
+#define	MOBCONN_EGRESS_GET	_IOR('M', 14, struct mobconn_egress)
 
 #endif /* !_MOBCONN_H_ */

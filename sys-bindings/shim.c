@@ -178,3 +178,33 @@ mobconn_tcp_resume(const struct mobconn_side *side)
 	NET_EPOCH_EXIT(tracker);
 	return (resumed);
 }
+
+_Static_assert(M_IP_NEXTHOP == M_IP6_NEXTHOP, "one flag for both");
+
+int
+mobconn_next_hop(struct mbuf *m, const uint8_t *gateway, int is_ipv6)
+{
+	struct m_tag *tag;
+
+	tag = m_tag_get(PACKET_TAG_IPFORWARD, is_ipv6 ?
+	    sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in), M_NOWAIT);
+	if (tag == NULL)
+		return (ENOBUFS);
+	memset(tag + 1, 0, tag->m_tag_len);
+	if (is_ipv6) {
+		struct sockaddr_in6 *to = (struct sockaddr_in6 *)(tag + 1);
+
+		to->sin6_len = sizeof(*to);
+		to->sin6_family = AF_INET6;
+		memcpy(&to->sin6_addr, gateway, sizeof(to->sin6_addr));
+	} else {
+		struct sockaddr_in *to = (struct sockaddr_in *)(tag + 1);
+
+		to->sin_len = sizeof(*to);
+		to->sin_family = AF_INET;
+		memcpy(&to->sin_addr, gateway, sizeof(to->sin_addr));
+	}
+	m_tag_prepend(m, tag);
+	m->m_flags |= M_IP_NEXTHOP;
+	return (0);
+}

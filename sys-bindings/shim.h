@@ -54,5 +54,10 @@ struct mobconn_side {
 int mobconn_is_connected(const struct mobconn_side *);
 /* Lets the retransmission timer of a TCP connection of curvnet run out now, if it runs. */
 int mobconn_tcp_resume(const struct mobconn_side *);
+/*
+ * Has a packet on its way out sent to a gateway, as ipfw(8) fwd does; a
+ * link-local one has its scope embedded. 0, or ENOBUFS.
+ */
+int mobconn_next_hop(struct mbuf *, const uint8_t gateway[16], int is_ipv6);
 
 #endif

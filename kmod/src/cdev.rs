@@ -22,7 +22,7 @@ where
 
 /// Whether `number` changes anything; then the descriptor must be writable.
 const fn changes(number: u32) -> bool {
-    !matches!(number, abi::INFO | abi::FLOW_FIND | abi::FLOW_GET | abi::FLOW_LIST | abi::STATS)
+    !matches!(number, abi::INFO | abi::FLOW_FIND | abi::FLOW_GET | abi::FLOW_LIST | abi::STATS | abi::EGRESS_GET)
 }
 
 /// Runs one command.
@@ -52,6 +52,8 @@ unsafe fn run(number: u32, bytes: &mut [u8], writable: bool, thread: *mut ffi::t
         abi::MOVE_ABORT => command::move_abort(instance, argument(bytes)?)?,
         abi::EXPIRE => command::expire(instance, argument(bytes)?),
         abi::FLUSH => command::flush(instance),
+        abi::EGRESS_SET => command::egress_set(instance, argument(bytes)?)?,
+        abi::EGRESS_GET => command::egress_get(instance, argument(bytes)?),
         abi::STATS => command::stats(instance, argument(bytes)?, writable)?,
         _ => return Err(Refusal::Unknown),
     }

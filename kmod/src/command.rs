@@ -259,6 +259,16 @@ pub(crate) fn flush(instance: &Instance) {
     instance.change(|control, engine| control.flush(engine));
 }
 
+/// [`abi::EGRESS_SET`]
+pub(crate) fn egress_set(instance: &Instance, egress: &abi::Egress) -> Result<(), Refusal> {
+    instance.egress.set(egress)
+}
+
+/// [`abi::EGRESS_GET`]
+pub(crate) fn egress_get(instance: &Instance, egress: &mut abi::Egress) {
+    instance.egress.copy(egress);
+}
+
 /// [`abi::STATS`]
 pub(crate) fn stats(instance: &Instance, stats: &mut abi::Stats, writable: bool) -> Result<(), Refusal> {
     let reset = flag(stats.reset)?;

@@ -15,11 +15,15 @@ use crate::vnet::Instance;
 use core::ffi::{c_int, c_void};
 use mobconn_abi::Counter;
 use mobconn_engine::{Engine, Gone, Packet, Verdict, Version};
-use mobconn_sys::{Mbuf, OwnedMbuf, ffi, in_localip, in6_localip, time_uptime};
+use mobconn_sys::{Mbuf, OwnedMbuf, ffi, if_getindex, in_localip, in6_localip, time_uptime};
 
 /// Marks a packet to be sent that was translated: the output hooks run again
 /// on it, and the kernel clears the mark when it leaves the IP layer.
 const TRANSLATED: u32 = ffi::M_PROTO11;
+
+/// Marks a packet whose way by [`crate::egress`] is settled: it is not looked
+/// at again.
+const STEERED: u32 = ffi::M_PROTO10;
 
 /// `M_FASTFWD_OURS`: the packet is for this host, whatever its destination.
 /// The stack side's address may be on no interface any more.
@@ -31,13 +35,13 @@ const OURS: u32 = ffi::M_PROTO1;
 /// Called by pfil(9), with an [`Instance`] that is alive as `ruleset`.
 pub(crate) unsafe extern "C" fn inet(
     slot: *mut *mut ffi::mbuf,
-    _interface: *mut ffi::ifnet,
+    interface: *mut ffi::ifnet,
     flags: c_int,
     ruleset: *mut c_void,
     _connection: *mut ffi::inpcb,
 ) -> ffi::pfil_return_t {
     // SAFETY: as called.
-    unsafe { check(slot, flags, ruleset, Version::V4) }
+    unsafe { check(slot, interface, flags, ruleset, Version::V4) }
 }
 
 /// The hook of the `inet6` head.
@@ -46,40 +50,59 @@ pub(crate) unsafe extern "C" fn inet(
 /// As for [`inet`].
 pub(crate) unsafe extern "C" fn inet6(
     slot: *mut *mut ffi::mbuf,
-    _interface: *mut ffi::ifnet,
+    interface: *mut ffi::ifnet,
     flags: c_int,
     ruleset: *mut c_void,
     _connection: *mut ffi::inpcb,
 ) -> ffi::pfil_return_t {
     // SAFETY: as called.
-    unsafe { check(slot, flags, ruleset, Version::V6) }
+    unsafe { check(slot, interface, flags, ruleset, Version::V6) }
 }
 
 /// # Safety
 /// As for [`inet`].
 #[inline(always)]
-unsafe fn check(slot: *mut *mut ffi::mbuf, flags: c_int, ruleset: *mut c_void, version: Version) -> ffi::pfil_return_t {
+unsafe fn check(
+    slot: *mut *mut ffi::mbuf,
+    interface: *mut ffi::ifnet,
+    flags: c_int,
+    ruleset: *mut c_void,
+    version: Version,
+) -> ffi::pfil_return_t {
     // SAFETY: alive until the epoch after the hook is unlinked, see `vnet`.
     let instance = unsafe { &*ruleset.cast::<Instance>() };
-    if instance.engine.is_empty() {
+    let steering = instance.egress.is_set();
+    if instance.engine.is_empty() && !steering {
         return ffi::PFIL_PASS;
     }
     let direction = if flags & ffi::PFIL_OUT as c_int == 0 { Direction::In } else { Direction::Out };
     // SAFETY: the slot is the hook's argument.
     let mbuf = unsafe { Mbuf::new(slot) };
-    translate(instance, View { mbuf, direction }, version)
+    let route = if steering && direction == Direction::Out {
+        // SAFETY: the interface is the hook's argument.
+        Some(unsafe { if_getindex(interface) })
+    } else {
+        None
+    };
+    translate(instance, View { mbuf, direction }, version, route)
 }
 
-fn translate(instance: &Instance, mut packet: View<'_>, version: Version) -> ffi::pfil_return_t {
+/// `route`: the index of the interface that the packet is routed to, if it
+/// might have to leave by another one.
+fn translate(instance: &Instance, mut packet: View<'_>, version: Version, route: Option<u32>) -> ffi::pfil_return_t {
     match packet.direction {
         Direction::In => {
             let verdict = instance.engine.input(&mut packet, version, time_uptime());
-            finish(instance, packet, verdict, false, version)
+            finish(instance, packet, verdict, false, version, None)
         }
         Direction::Out => {
-            if packet.mbuf.flags() & TRANSLATED != 0 {
-                instance.stats.count(Counter::Again);
+            let flags = packet.mbuf.flags();
+            if flags & STEERED != 0 {
                 return ffi::PFIL_PASS;
+            }
+            if flags & TRANSLATED != 0 {
+                instance.stats.count(Counter::Again);
+                return steer(instance, packet, version, route, true);
             }
             // Somebody else's packet, on its way through this host.
             if packet.mbuf.has_rcvif() {
@@ -88,7 +111,7 @@ fn translate(instance: &Instance, mut packet: View<'_>, version: Version) -> ffi
             let before = destination(&packet, version);
             let verdict = instance.engine.output(&mut packet, version, time_uptime());
             let elsewhere = verdict == Verdict::Translated && destination(&packet, version) != before;
-            finish(instance, packet, verdict, elsewhere, version)
+            finish(instance, packet, verdict, elsewhere, version, route)
         }
     }
 }
@@ -112,10 +135,11 @@ fn finish(
     verdict: Verdict,
     elsewhere: bool,
     version: Version,
+    route: Option<u32>,
 ) -> ffi::pfil_return_t {
     let stats = &instance.stats;
     match verdict {
-        Verdict::Pass => ffi::PFIL_PASS,
+        Verdict::Pass => steer(instance, packet, version, route, false),
         Verdict::PassCounted(reason) => {
             stats.count(stats::of_pass(reason));
             ffi::PFIL_PASS
@@ -131,7 +155,7 @@ fn finish(
                 send(packet, version);
                 return ffi::PFIL_CONSUMED;
             }
-            ffi::PFIL_PASS
+            steer(instance, packet, version, route, true)
         }
         Verdict::Drop(reason) => {
             stats.count(stats::of_drop(reason));
@@ -153,6 +177,33 @@ fn finish(
             ffi::PFIL_CONSUMED
         }
         Verdict::Reassemble { offset } => reassemble(instance, packet, version, offset),
+    }
+}
+
+/// Lets a packet go, by the network of its source if a rule wants that.
+#[inline]
+fn steer(
+    instance: &Instance,
+    mut packet: View<'_>,
+    version: Version,
+    route: Option<u32>,
+    bound: bool,
+) -> ffi::pfil_return_t {
+    let Some(interface) = route else { return ffi::PFIL_PASS };
+    match instance.egress.tag(&mut packet, version, interface, bound) {
+        Ok(false) => ffi::PFIL_PASS,
+        Ok(true) => {
+            instance.stats.count(Counter::Steered);
+            packet.mbuf.set_flags(STEERED);
+            send(packet, version);
+            ffi::PFIL_CONSUMED
+        }
+        Err(Gone) => {
+            instance.stats.count(Counter::DroppedMemory);
+            // Freed already; if not, this does it.
+            packet.mbuf.m_freem();
+            ffi::PFIL_CONSUMED
+        }
     }
 }
 

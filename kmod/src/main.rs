@@ -24,6 +24,7 @@ extern crate alloc;
 mod cdev;
 mod command;
 mod convert;
+mod egress;
 mod hook;
 mod module;
 mod packet;

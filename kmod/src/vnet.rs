@@ -11,6 +11,7 @@
 //! the tasks, then free. No epoch callback refers to the module, so none is waited for.
 
 use crate::convert::connection;
+use crate::egress::Egress;
 use crate::packet::{Direction, View};
 use crate::park::Park;
 use crate::text::log;
@@ -37,6 +38,8 @@ pub(crate) struct Instance {
     /// What the packet path reads.
     pub(crate) engine: Engine,
     vnet: Vnet,
+    /// By which network packets leave.
+    pub(crate) egress: Egress,
     /// What is counted.
     pub(crate) stats: stats::Stats,
     /// Packets that wait for a commit.
@@ -88,6 +91,7 @@ impl Instance {
         Ok(Self {
             engine,
             vnet: Vnet(vnet),
+            egress: Egress::new(),
             stats: stats::Stats::new(),
             held: Park::new()?,
             newcomers: Park::new()?,

@@ -57,7 +57,7 @@ pub use kern::{
 pub use malloc::Malloc;
 pub use mbuf::{Freed, Mbuf, OwnedMbuf};
 pub use mtx::{Mtx, MtxGuard};
-pub use net::{ConnectionSide, CurVnet, in_localip, in_net_epoch, in6_localip, is_connected, tcp_resume};
+pub use net::{ConnectionSide, CurVnet, if_getindex, in_localip, in_net_epoch, in6_localip, is_connected, tcp_resume};
 pub use pfil::{Hook, HookArgs};
 pub use sx::{Sx, SxGuard};
 pub use sysctl::{SysctlCtx, SysctlHandler, SysctlParent};

@@ -235,6 +235,24 @@ impl Mbuf<'_> {
         }
     }
 
+    /// Has the packet sent to `gateway` when [`Mbuf::ip_output`] or
+    /// [`Mbuf::ip6_output`] sends it. IPv4 in the first four bytes; a
+    /// link-local one has its scope embedded.
+    ///
+    /// # Errors
+    /// [`Freed`] when memory is short: the packet is gone.
+    pub fn next_hop(&mut self, gateway: &[u8; 16], v6: bool) -> Result<(), Freed> {
+        if self.first.is_null() {
+            return Err(Freed);
+        }
+        // SAFETY: a packet with a header, ours; the array is only read.
+        if unsafe { ffi::mobconn_next_hop(self.first, gateway.as_ptr(), c_int::from(v6)) } != 0 {
+            self.m_freem();
+            return Err(Freed);
+        }
+        Ok(())
+    }
+
     /// ip_reass(9): gives a received IPv4 fragment to reassembly. Some: the
     /// whole datagram, which takes the place of the packet.
     pub fn ip_reass(&mut self) -> Option<()> {

@@ -64,6 +64,16 @@ pub fn in_localip(address: [u8; 4]) -> bool {
     unsafe { ffi::in_localip(address) }
 }
 
+/// Index of an interface.
+///
+/// # Safety
+/// `interface` is alive: an argument of a running hook.
+#[must_use]
+pub unsafe fn if_getindex(interface: *mut ffi::ifnet) -> u32 {
+    // SAFETY: alive (contract); reads a field that never changes.
+    unsafe { ffi::if_getindex(interface) }.cast_unsigned()
+}
+
 /// in6_localip(9).
 #[must_use]
 pub fn in6_localip(address: [u8; 16]) -> bool {

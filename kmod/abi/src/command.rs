@@ -3,6 +3,7 @@
 //! Numbers are made as `sys/ioccom.h` makes them, whatever system this is
 //! compiled for, because the user-space host speaks the same language.
 
+use crate::egress::Egress;
 use crate::flow::{Record, Tuple};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -48,6 +49,12 @@ pub const FLUSH: u32 = ioc(IOC_VOID, 10, 0);
 pub const FLOW_FIND: u32 = ioc(IOC_IN | IOC_OUT, 12, size_of::<FlowGet>());
 /// Reads the counters: [`Stats`].
 pub const STATS: u32 = ioc(IOC_IN | IOC_OUT, 11, size_of::<Stats>());
+
+/// Says by which network packets leave: [`Egress`], in place of what was said before.
+/// `EINVAL` for what cannot be; `E2BIG` for counts above the maxima; `ENOMEM`.
+pub const EGRESS_SET: u32 = ioc(IOC_IN, 13, size_of::<Egress>());
+/// Reads what [`EGRESS_SET`] said last: [`Egress`].
+pub const EGRESS_GET: u32 = ioc(IOC_OUT, 14, size_of::<Egress>());
 
 /// Argument of [`INFO`].
 #[repr(C)]

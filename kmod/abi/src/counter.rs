@@ -74,4 +74,6 @@ counters! {
     RefusedFull = "refused_full",
     /// Bindings refused because their wire side is another flow's
     RefusedConflict = "refused_conflict",
+    /// Packets sent by the network of their source and not by the route to their destination
+    Steered = "steered",
 }

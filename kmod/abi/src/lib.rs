@@ -13,10 +13,12 @@
 
 mod command;
 mod counter;
+mod egress;
 mod flow;
 
 pub use command::*;
 pub use counter::*;
+pub use egress::*;
 pub use flow::*;
 
 /// Version of this interface; [`Info::version`] reports the module's.

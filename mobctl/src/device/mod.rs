@@ -8,8 +8,8 @@ use crate::errno::Errno;
 use crate::exit::{Exit, Failure};
 use crate::tuple;
 use mobconn_abi::{
-    self as abi, Counter, Expire, FlowAdd, FlowDelete, FlowGet, FlowList, Half, Info, MoveBatch, MoveEntry, Record,
-    Stats, Tuple,
+    self as abi, Counter, Egress, Expire, FlowAdd, FlowDelete, FlowGet, FlowList, Half, Info, MoveBatch, MoveEntry,
+    Record, Stats, Tuple,
 };
 use std::fmt;
 use std::io;
@@ -263,6 +263,25 @@ impl Device {
     /// [`ChannelError`].
     pub fn flush(&mut self) -> Result<(), ChannelError> {
         self.channel.call(abi::FLUSH, Argument::None)
+    }
+
+    /// Says by which network packets leave.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    pub fn set_egress(&mut self, egress: &Egress) -> Result<(), ChannelError> {
+        let mut argument = *egress;
+        self.channel.call(abi::EGRESS_SET, Argument::Plain(argument.as_mut_bytes()))
+    }
+
+    /// What was said last.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    pub fn egress(&mut self) -> Result<Egress, ChannelError> {
+        let mut argument = Egress::default();
+        self.channel.call(abi::EGRESS_GET, Argument::Plain(argument.as_mut_bytes()))?;
+        Ok(argument)
     }
 
     /// The counters that both this program and the module know. `reset` sets them to zero after reading.

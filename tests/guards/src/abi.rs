@@ -41,6 +41,9 @@ pub fn constants() -> Vec<Constant> {
     layout!(list, MoveEntry = "mobconn_move_entry" { stack, generation, error });
     layout!(list, MoveBatch = "mobconn_move_batch" { address, entries, count, failed, version, half, hold, take, reserved });
     layout!(list, Expire = "mobconn_expire" { grace, udp_idle, ended, removed });
+    layout!(list, EgressRule = "mobconn_egress_rule" { source, gateway, interface, version, reserved });
+    layout!(list, EgressPrefix = "mobconn_egress_prefix" { address, length, version, on_link, reserved });
+    layout!(list, Egress = "mobconn_egress" { rules, prefixes, rule_count, prefix_count, port, reserved });
     layout!(list, Stats = "mobconn_stats" { reset, count, values });
     let named = [
         ("MOBCONN_ABI_VERSION", ABI_VERSION.into()),
@@ -71,6 +74,10 @@ pub fn constants() -> Vec<Constant> {
         ("MOBCONN_EXPIRE", EXPIRE.into()),
         ("MOBCONN_FLUSH", FLUSH.into()),
         ("MOBCONN_STATS", STATS.into()),
+        ("MOBCONN_EGRESS_SET", EGRESS_SET.into()),
+        ("MOBCONN_EGRESS_GET", EGRESS_GET.into()),
+        ("MOBCONN_EGRESS_RULES_MAX", EGRESS_RULES_MAX as u64),
+        ("MOBCONN_EGRESS_PREFIXES_MAX", EGRESS_PREFIXES_MAX as u64),
     ];
     list.extend(named.map(|(name, value)| (name.to_owned(), value)));
     list

@@ -88,6 +88,7 @@ pub fn values() -> Vec<(&'static str, u32)> {
     ];
     for list in [
         crate::mbuf::FACTS,
+        crate::tags::FACTS,
         crate::malloc::FACTS,
         crate::pfil::FACTS,
         crate::linker::FACTS,

@@ -238,6 +238,11 @@ impl Vnet {
         self.alive().ifnet(ifname).set_mtu(i32::try_from(mtu).unwrap_or(i32::MAX));
     }
 
+    /// Index of an interface, which must be no other's.
+    pub fn set_index(&self, ifname: &str, index: u16) {
+        self.alive().ifnet(ifname).set_index(index);
+    }
+
     /// Lets a function say which interface leads to an address, for packets that a module sends on its own and for route
     /// look-ups; `None` for no route. Without one, the routing table says so, and without that all goes by "em0".
     pub fn set_router(&self, router: impl Fn(IpAddr) -> Option<String> + Send + Sync + 'static) {

@@ -54,6 +54,8 @@ pub struct Sent {
     pub ifname: String,
     /// A hook changed its destination.
     pub destination_changed: bool,
+    /// A hook forced its next hop (`PACKET_TAG_IPFORWARD`), which `ifname` leads to.
+    pub forced: bool,
     /// How often the output hooks ran.
     pub passes: u32,
 }

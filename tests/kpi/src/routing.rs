@@ -21,7 +21,7 @@ shared! {
 }
 
 pub(crate) const SYMBOLS: &[crate::symbols::Function] =
-    crate::symbols![fib4_lookup, fib6_lookup, in_localip, in6_localip, if_name, if_getmtu, if_getflags];
+    crate::symbols![fib4_lookup, fib6_lookup, in_localip, in6_localip, if_name, if_getindex, if_getmtu, if_getflags];
 
 /// Next hops handed out: by interface and MTU. They are never freed, as a reader may hold one.
 static NHOPS: Mutex<Option<HashMap<(usize, u16), usize>>> = Mutex::new(None);
@@ -89,6 +89,10 @@ fn interface(at: usize, who: &str) -> Ifnet {
 
 extern "C" fn if_name(ifp: usize) -> usize {
     interface(ifp, "if_name").address() + IF_XNAME
+}
+
+extern "C" fn if_getindex(ifp: usize) -> i32 {
+    interface(ifp, "if_getindex").index().into()
 }
 
 extern "C" fn if_getmtu(ifp: usize) -> i32 {

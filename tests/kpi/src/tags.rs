@@ -4,6 +4,7 @@ use crate::complaint::complain;
 use crate::foreign::shared;
 use crate::malloc::{self, Kind};
 use crate::mbuf::{M, flag};
+use std::net::IpAddr;
 
 shared! {
     /// `struct m_tag`.
@@ -91,8 +92,34 @@ fn copy(tag: Tag, how: i32) -> Option<Tag> {
     Some(copy)
 }
 
+/// `MTAG_ABI_COMPAT` and `PACKET_TAG_IPFORWARD`.
+const COMPAT: u32 = 0;
+const IPFORWARD: u16 = 18;
+
+/// Constants of FreeBSD's headers, by name.
+pub(crate) const FACTS: &[(&str, u32)] = &[("MTAG_ABI_COMPAT", COMPAT), ("PACKET_TAG_IPFORWARD", IPFORWARD as u32)];
+
+/// Takes the next hop that a packet is forced to: the address of the first such tag, and the tag is gone.
+pub(crate) fn take_next_hop(m: M) -> Option<IpAddr> {
+    let tag = list(m).find(|tag| tag.cookie() == COMPAT && tag.id() == IPFORWARD)?;
+    // SAFETY: a tag's bytes follow its header; there are `len` of them.
+    let bytes = unsafe { crate::foreign::bytes(tag.as_ptr().wrapping_add(Tag::SIZE), tag.len().into()) };
+    // struct sockaddr_in and sockaddr_in6: length, family, port; then the address, IPv6's behind the flow.
+    let address = match (bytes.len(), bytes.get(..2)) {
+        (16, Some([16, 2])) => bytes.get(4..8).and_then(|at| at.first_chunk::<4>()).map(|at| IpAddr::from(*at)),
+        (28, Some([28, 28])) => bytes.get(8..24).and_then(|at| at.first_chunk::<16>()).map(|at| IpAddr::from(*at)),
+        _ => None,
+    };
+    let Some(address) = address else { complain!("a next hop that is no address: {bytes:x?}") };
+    m_tag_delete(m.as_ptr(), tag.address());
+    Some(address)
+}
+
 extern "C" fn m_tag_alloc(cookie: u32, id: i32, len: i32, how: i32) -> *mut u8 {
     let Ok(len) = usize::try_from(len) else { return std::ptr::null_mut() };
+    if crate::mbuf::failing(how) {
+        return std::ptr::null_mut();
+    }
     make(cookie, id as u16, len, how).map_or(std::ptr::null_mut(), Tag::as_ptr)
 }
 

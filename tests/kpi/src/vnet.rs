@@ -251,6 +251,19 @@ impl VnetState {
         self.route(destination, if named.is_empty() { "em0" } else { named })
     }
 
+    /// The interface towards a gateway that a packet is forced to; a link-local IPv6 one has it embedded.
+    pub(crate) fn towards(&self, gateway: IpAddr) -> Option<String> {
+        if let IpAddr::V6(v6) = gateway
+            && v6.is_unicast_link_local()
+        {
+            let [_, _, high, low, ..] = v6.octets();
+            let index = u16::from_be_bytes([high, low]);
+            let ifnets = self.ifnets.read().unwrap();
+            return ifnets.iter().find(|(_, ifnet)| ifnet.index() == index).map(|(name, _)| name.clone());
+        }
+        self.egress(gateway, "")
+    }
+
     /// Addresses of `V_tcbinfo` and `V_udbinfo`.
     pub(crate) fn pcbinfos(&self) -> [usize; 2] {
         PCBINFOS.map(|offset| self.data + offset)

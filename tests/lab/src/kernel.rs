@@ -15,8 +15,8 @@ pub enum Output {
     Send {
         /// The packet as it travels, or its fragments.
         packets: Vec<Vec<u8>>,
-        /// Its destination is another one now: look the route up again.
-        rerouted: bool,
+        /// Which way.
+        by: By,
     },
     /// It is for this host.
     Loop(Vec<u8>),
@@ -24,6 +24,17 @@ pub enum Output {
     TooBig(u16),
     /// It does not leave.
     Nothing,
+}
+
+/// Which way packets leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// As the host's routing table said.
+    Device,
+    /// Their destination is another one now: the routing table is asked again.
+    Route,
+    /// By this interface, whatever the routing table says.
+    Interface(String),
 }
 
 /// What became of a packet on its way in.
@@ -76,7 +87,7 @@ const ENXIO: u32 = 6;
 
 impl Kernel for Without {
     fn output(&self, packet: &[u8], _: &str) -> Output {
-        Output::Send { packets: vec![packet.to_vec()], rerouted: false }
+        Output::Send { packets: vec![packet.to_vec()], by: By::Device }
     }
 
     fn input(&self, packet: &[u8], _: &str) -> Input {

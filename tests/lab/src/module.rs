@@ -1,7 +1,7 @@
 //! A host with mobconn: a network stack of the emulated FreeBSD machine.
 
 use crate::cable::Random;
-use crate::kernel::{Input, Kernel, Output, Place, Region};
+use crate::kernel::{By, Input, Kernel, Output, Place, Region};
 use crate::resume::Extra;
 use mobconn_kpi::{Errno, Event, Input as Received, Output as Sent, Rx, RxChecksum, Tx, Vnet};
 use std::collections::HashMap;
@@ -62,6 +62,15 @@ impl Module {
     }
 }
 
+/// Which way packets leave.
+fn by(sent: &mobconn_kpi::Sent) -> By {
+    match (sent.forced, sent.destination_changed) {
+        (true, _) => By::Interface(sent.ifname.clone()),
+        (false, true) => By::Route,
+        (false, false) => By::Device,
+    }
+}
+
 impl Kernel for Module {
     fn output(&self, packet: &[u8], interface: &str) -> Output {
         let mut tx = Tx::new(interface);
@@ -69,7 +78,10 @@ impl Kernel for Module {
             tx = tx.offload();
         }
         match self.vnet.ip_output(packet, &tx) {
-            Sent::Send(sent) => Output::Send { packets: sent.packets, rerouted: sent.destination_changed },
+            Sent::Send(sent) => {
+                let by = by(&sent);
+                Output::Send { packets: sent.packets, by }
+            }
             Sent::Loop(received) => match self.up(*received) {
                 Input::Deliver(packet) => Output::Loop(packet),
                 Input::Nothing => Output::Nothing,
@@ -102,6 +114,9 @@ impl Kernel for Module {
     fn join(&self, place: Place) {
         let Place { connections, routes, interfaces, sink } = place;
         self.vnet.set_connection_source(connections);
+        for (index, name) in &interfaces {
+            self.vnet.set_index(name, (*index).try_into().unwrap_or(u16::MAX));
+        }
         self.vnet.set_router(move |destination| {
             let index = routes.interface(destination)?;
             interfaces.iter().find(|(each, _)| *each == index).map(|(_, name)| name.clone())
@@ -109,7 +124,10 @@ impl Kernel for Module {
         let spoiled = Arc::clone(&self.spoiled);
         self.vnet.set_listener(move |event| {
             let extra = match event {
-                Event::Sent(Sent::Send(sent)) => Extra::Send(sent.packets),
+                Event::Sent(Sent::Send(sent)) => match by(&sent) {
+                    By::Device => Extra::Send(sent.packets, By::Route),
+                    by => Extra::Send(sent.packets, by),
+                },
                 Event::Received(Received::Deliver(delivered)) => {
                     if !delivered.checksum_ok {
                         spoiled.fetch_add(1, Ordering::Relaxed);

@@ -6,6 +6,7 @@
 //! told by ICMP that the destination cannot be reached (RFC 6069), and sends
 //! at once when the shorter time is over. So that is what it is told.
 
+use crate::kernel::By;
 use crate::packet::{Transport, View};
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug, PartialEq, Eq)]
 pub enum Extra {
     /// It sends packets.
-    Send(Vec<Vec<u8>>),
+    Send(Vec<Vec<u8>>, By),
     /// A packet is for this host.
     Deliver(Vec<u8>),
     /// The retransmission timer of this connection (local end first) fires.

@@ -14,7 +14,7 @@
 
 use crate::cable::{Direction, Lane, Prefix, Tally};
 use crate::error::{Doing, Result};
-use crate::kernel::{Input, Kernel, Output};
+use crate::kernel::{By, Input, Kernel, Output};
 use crate::packet::addresses;
 use crate::resume::{self, Extra, Queue, Sink, Spoken};
 use crate::route::Routes;
@@ -278,10 +278,9 @@ impl Carrier {
             let Some((number, extra)) = next else { return };
             let state = &mut *lock(&self.state);
             match extra {
-                Extra::Send(packets) => {
-                    let Some(host) = self.hosts.get(number) else { continue };
+                Extra::Send(packets, by) => {
                     for packet in packets {
-                        if let Some(cable) = self.egress(state, number, host, &packet) {
+                        if let Some(cable) = self.exit(state, number, None, &by, &packet) {
                             state.enter(cable, Way::Up, packet, Instant::now());
                         }
                     }
@@ -341,14 +340,22 @@ impl Carrier {
                     ends.device.deliver(&error);
                 }
             }
-            Output::Send { packets, rerouted } => {
+            Output::Send { packets, by } => {
                 for packet in packets {
-                    let cable = if rerouted { self.egress(state, ends.host, host, &packet) } else { Some(cable) };
-                    if let Some(cable) = cable {
+                    if let Some(cable) = self.exit(state, ends.host, Some(cable), &by, &packet) {
                         state.enter(cable, Way::Up, packet, now);
                     }
                 }
             }
+        }
+    }
+
+    /// The cable that a packet leaves by, which came from the device of `cable` if from any.
+    fn exit(&self, state: &mut State, number: usize, cable: Option<usize>, by: &By, packet: &[u8]) -> Option<usize> {
+        match by {
+            By::Device => cable,
+            By::Route => self.egress(state, number, self.hosts.get(number)?, packet),
+            By::Interface(name) => self.ends.iter().position(|ends| ends.host == number && ends.device.name() == name),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::lock;
 use crate::mbuf::{self, M, csum, flag};
 use crate::packet::{Event, Output, Sent, Tx};
 use crate::pfil;
+use crate::tags;
 use crate::thread::{self, Entry};
 use crate::vnet::VnetState;
 use std::cell::RefCell;
@@ -153,12 +154,15 @@ fn hooks(vnet: &'static VnetState, mut m: M, named: &str, inp: usize, first: &He
     let mut fib = m.fibnum();
     let mut ifname = named.to_owned();
     let mut passes = 0;
+    let mut forced = false;
     loop {
-        let Some(found) = vnet.egress(destination, if ifname.is_empty() { named } else { &ifname }) else {
-            mbuf::freem(Some(m), "ip_output");
-            return Output::Dropped(Errno::EHOSTUNREACH);
-        };
-        ifname = found;
+        if !forced {
+            let Some(found) = vnet.egress(destination, if ifname.is_empty() { named } else { &ifname }) else {
+                mbuf::freem(Some(m), "ip_output");
+                return Output::Dropped(Errno::EHOSTUNREACH);
+            };
+            ifname = found;
+        }
         if head.is_empty(pfil::OUT) {
             break;
         }
@@ -197,8 +201,21 @@ fn hooks(vnet: &'static VnetState, mut m: M, named: &str, inp: usize, first: &He
         if m.has(flag::FASTFWD_OURS) {
             return come_back(vnet, m, now.v6);
         }
-        if m.has(flag::NEXTHOP) {
-            complain!("a hook forces a next hop, which is not emulated");
+        if m.has(flag::NEXTHOP)
+            && let Some(gateway) = tags::take_next_hop(m)
+        {
+            if inp != 0 {
+                complain!("the connection would remember {gateway} as its route");
+            }
+            m.add_flags(flag::SKIP_FIREWALL);
+            m.clear_flags(flag::NEXTHOP);
+            let Some(found) = vnet.towards(gateway) else {
+                mbuf::freem(Some(m), "ip_output");
+                return Output::Dropped(Errno::EHOSTUNREACH);
+            };
+            ifname = found;
+            forced = true;
+            continue;
         }
         break;
     }
@@ -207,7 +224,10 @@ fn hooks(vnet: &'static VnetState, mut m: M, named: &str, inp: usize, first: &He
         // Through lo0, where it is this host's without any look at its destination.
         return come_back(vnet, m, first.v6);
     }
-    leave(vnet, m, ifname, changed, passes)
+    match leave(vnet, m, ifname, changed, passes) {
+        Output::Send(sent) => Output::Send(Sent { forced, ..sent }),
+        other => other,
+    }
 }
 
 /// A hook took the packet, and may have sent it by itself.
@@ -215,7 +235,8 @@ fn consumed(passes: u32) -> Output {
     // What was given comes last, behind what had waited before it.
     match SENT_BY_HOOK.with_borrow_mut(Vec::pop) {
         Some(Output::Send(sent)) => {
-            Output::Send(Sent { destination_changed: true, passes: sent.passes + passes, ..sent })
+            let destination_changed = sent.destination_changed || !sent.forced;
+            Output::Send(Sent { destination_changed, passes: sent.passes + passes, ..sent })
         }
         // The caller is told that all is well: the error was the hook's to see.
         Some(dropped @ Output::Dropped(_)) => {
@@ -273,5 +294,5 @@ pub(super) fn leave(vnet: &'static VnetState, m: M, ifname: String, destination_
             fragment(&bytes, &header, mtu)
         }
     };
-    Output::Send(Sent { packets, ifname, destination_changed, passes })
+    Output::Send(Sent { packets, ifname, destination_changed, forced: false, passes })
 }
