@@ -16,8 +16,13 @@ int	mobconn_modevent(module_t, int, void *);
 /* src/vnet.rs */
 void	mobconn_attach(const void *);
 void	mobconn_detach(const void *);
-/* src/cdev.rs */
+/* src/cdev.rs, src/reader.rs */
 d_ioctl_t	mobconn_ioctl;
+d_open_t	mobconn_open;
+d_read_t	mobconn_read;
+d_poll_t	mobconn_poll;
+d_kqfilter_t	mobconn_kqfilter;
+d_purge_t	mobconn_purge;
 
 /* For src/vnet.rs. */
 void	*mobconn_instance_get(struct vnet *);
@@ -28,7 +33,12 @@ MALLOC_DEFINE(M_MOBCONN, "mobconn", "mobconn flow table");
 struct cdevsw mobconn_cdevsw = {
 	.d_version = D_VERSION,
 	.d_name = MOBCONN_DEVICE,
+	.d_open = mobconn_open,
+	.d_read = mobconn_read,
 	.d_ioctl = mobconn_ioctl,
+	.d_poll = mobconn_poll,
+	.d_kqfilter = mobconn_kqfilter,
+	.d_purge = mobconn_purge,
 };
 
 /* The state of a vnet, a struct of src/vnet.rs. */

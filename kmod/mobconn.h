@@ -1,5 +1,5 @@
 /*
- * The ioctl interface of /dev/mobconn, see mobconn(4).
+ * The interface of /dev/mobconn, see mobconn(4).
  *
  * The C rendering of the crate mobconn-abi; a test keeps the two equal.
  * Integers are in host byte order, ports included; addresses are in network
@@ -191,6 +191,28 @@ struct mobconn_egress {
 	X(refused_full, "Bindings refused because the table is full")	\
 	X(refused_conflict, "Bindings refused because their wire side is another flow's") \
 	X(steered, "Packets sent by the network of their source and not by the route to their destination")
+
+/* mobconn_event.kind */
+#define	MOBCONN_EVENT_MADE		1
+#define	MOBCONN_EVENT_DISPLACED		2
+#define	MOBCONN_EVENT_PREPARED		3
+#define	MOBCONN_EVENT_REBOUND		4
+#define	MOBCONN_EVENT_ABORTED		5
+#define	MOBCONN_EVENT_GRACE_ENDED	6
+#define	MOBCONN_EVENT_LOST		7
+#define	MOBCONN_EVENT_GONE		8
+#define	MOBCONN_EVENT_FULL		9
+
+/* What read(2) returns: whole ones, oldest first. */
+struct mobconn_event {
+	uint64_t		sequence;	/* a gap is what was lost */
+	uint64_t		lost;		/* right before this one */
+	uint64_t		time;		/* microseconds of uptime */
+	uint32_t		kind;
+	uint32_t		half;		/* that moves, or 0 */
+	struct mobconn_record	record;		/* after the event */
+};
+#define	MOBCONN_READERS_MAX	64
 
 #define	MOBCONN_INFO		_IOR('M', 1, struct mobconn_info)
 #define	MOBCONN_FLOW_ADD	_IOW('M', 2, struct mobconn_flow_add)

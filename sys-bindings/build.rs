@@ -30,6 +30,8 @@ const FUNCTIONS: &[&str] = &[
     "counter_u64_free",
     "counter_u64_zero",
     "destroy_dev",
+    "devfs_get_cdevpriv",
+    "devfs_set_cdevpriv",
     "frag6_input",
     "free",
     "if_getindex",
@@ -64,11 +66,13 @@ const FUNCTIONS: &[&str] = &[
     "taskqueue_drain_timeout",
     "taskqueue_enqueue",
     "taskqueue_enqueue_timeout",
+    "uiomove",
 ];
 
 const TYPES: &[&str] = &[
     "cdev",
     "cdevsw",
+    "knote",
     "malloc_type",
     "mbuf",
     "modeventtype_t",
@@ -78,6 +82,7 @@ const TYPES: &[&str] = &[
     "sysctl_req",
     "task",
     "timeout_task",
+    "uio",
 ];
 
 const VARIABLES: &[&str] = &[
@@ -104,8 +109,11 @@ const VARIABLES: &[&str] = &[
     "IPPROTO_DONE",
     "IPPROTO_FRAGMENT",
     "OID_AUTO",
+    "O_NONBLOCK",
     "PAGE_SIZE",
     "PFIL_.*",
+    "POLLIN",
+    "POLLRDNORM",
     "PRIV_NETINET_PF",
     "UID_ROOT",
     "GID_WHEEL",
@@ -173,7 +181,7 @@ fn includes(out: &Path) -> Result<Vec<PathBuf>> {
 fn main() -> Result<()> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    for file in ["build.rs", "headers.h", "shim.h", "shim.c"] {
+    for file in ["build.rs", "headers.h", "shim.h", "shim.c", "bell.c"] {
         println!("cargo::rerun-if-changed={file}");
     }
 
@@ -242,7 +250,7 @@ fn main() -> Result<()> {
         .map(String::from),
     );
     let mut shim = cc::Build::new();
-    shim.no_default_flags(true).file("shim.c");
+    shim.no_default_flags(true).file("shim.c").file("bell.c");
     for flag in &flags {
         shim.flag(flag);
     }

@@ -6,7 +6,9 @@
 #include <sys/counter.h>
 #include <sys/epoch.h>
 #include <sys/errno.h>
+#include <sys/event.h>
 #include <sys/fcntl.h>
+#include <sys/filio.h>
 #include <sys/jail.h>
 #include <sys/libkern.h>
 #include <sys/lock.h>
@@ -14,9 +16,11 @@
 #include <sys/mbuf.h>
 #include <sys/module.h>
 #include <sys/mutex.h>
+#include <sys/poll.h>
 #include <sys/priv.h>
 #include <sys/proc.h>
 #include <sys/rwlock.h>
+#include <sys/selinfo.h>
 #include <sys/socket.h>
 #include <sys/socketvar.h>
 #include <sys/sx.h>
@@ -24,6 +28,7 @@
 #include <sys/taskqueue.h>
 #include <sys/syslog.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <net/if.h>
 #include <net/if_var.h>
 #include <net/netisr.h>

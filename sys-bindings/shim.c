@@ -61,6 +61,13 @@ mobconn_td_to_vnet(struct thread *td)
 	return (TD_TO_VNET(td));
 }
 
+struct thread *
+mobconn_curthread(void)
+{
+
+	return (curthread);
+}
+
 struct vnet *
 mobconn_curvnet(void)
 {
@@ -103,6 +110,22 @@ mobconn_timeout_task_init(struct timeout_task *task, task_fn_t *function, void *
 {
 
 	TIMEOUT_TASK_INIT(taskqueue_thread, task, 0, function, context);
+}
+
+uint64_t
+mobconn_microuptime(void)
+{
+	struct timeval now;
+
+	microuptime(&now);
+	return ((uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_usec);
+}
+
+size_t
+mobconn_uio_resid(const struct uio *uio)
+{
+
+	return (uio->uio_resid < 0 ? 0 : (size_t)uio->uio_resid);
 }
 
 static struct inpcb *

@@ -7,6 +7,7 @@
 
 struct mbuf;
 struct epoch_tracker;
+struct knote;
 struct thread;
 struct vnet;
 
@@ -16,6 +17,10 @@ enum {
 	/* Where the packet header and the hardware's sum lie in an mbuf. */
 	mobconn_pkthdr = offsetof(struct mbuf, m_pkthdr),
 	mobconn_csum_data = offsetof(struct mbuf, m_pkthdr.csum_data),
+	/* What the kernel asks of any descriptor. */
+	mobconn_fionbio = FIONBIO,
+	mobconn_fioasync = FIOASYNC,
+	mobconn_fionread = FIONREAD,
 };
 
 /* M_WRITABLE(9). */
@@ -30,6 +35,8 @@ void mobconn_log(int level, const char *line);
 struct sysctl_oid_list *mobconn_sysctl_net_inet(void);
 /* TD_TO_VNET(). */
 struct vnet *mobconn_td_to_vnet(struct thread *);
+/* curthread. */
+struct thread *mobconn_curthread(void);
 /* curvnet, see vnet(9). */
 struct vnet *mobconn_curvnet(void);
 /* Makes another vnet the calling thread's; returns the one before. */
@@ -40,6 +47,38 @@ void mobconn_net_epoch_exit(struct epoch_tracker *);
 /* TASK_INIT() and TIMEOUT_TASK_INIT() on the thread queue, see taskqueue(9). */
 void mobconn_task_init(struct task *, task_fn_t *, void *);
 void mobconn_timeout_task_init(struct timeout_task *, task_fn_t *, void *);
+
+/* microuptime(9), as one number. */
+uint64_t mobconn_microuptime(void);
+
+/*
+ * Where threads wait for events of one open descriptor: sleeping, in select(2)
+ * and poll(2), by kqueue(2). ready says how many bytes there are to read; it is
+ * called with the lock held.
+ */
+struct mobconn_bell {
+	struct mtx lock;
+	LIST_ENTRY(mobconn_bell) all;
+	uintptr_t group;
+	struct selinfo waiters;
+	int64_t (*ready)(void *);
+	void *context;
+	int closing;
+};
+void mobconn_bell_init(struct mobconn_bell *, uintptr_t group, int64_t (*)(void *), void *);
+/* Nobody waits any more, nor will. */
+void mobconn_bell_destroy(struct mobconn_bell *);
+/* Wakes those who wait at a bell of the group and have something to read. */
+void mobconn_bells_ring(uintptr_t group);
+/* Sends all sleepers at any bell home with ENXIO, now and later. */
+void mobconn_bells_close(void);
+/* Sleeps until there is something to read, or a signal comes. */
+int mobconn_bell_wait(struct mobconn_bell *);
+int mobconn_bell_poll(struct mobconn_bell *, int, struct thread *);
+int mobconn_bell_kqfilter(struct mobconn_bell *, struct knote *);
+
+/* The uio(9) that a device's read function gets. */
+size_t mobconn_uio_resid(const struct uio *);
 
 /* A connection's stack side; ports in network order. */
 struct mobconn_side {

@@ -5,6 +5,7 @@
 //! the command. curvnet is not set; the calling thread's network stack counts.
 
 use crate::command;
+use crate::reader;
 use crate::refusal::Refusal;
 use crate::vnet::Instance;
 use core::ffi::{c_char, c_int};
@@ -30,6 +31,18 @@ const fn changes(number: u32) -> bool {
 /// # Safety
 /// `thread` is the calling thread.
 unsafe fn run(number: u32, bytes: &mut [u8], writable: bool, thread: *mut ffi::thread) -> Result<(), Refusal> {
+    match number {
+        // Set by fcntl(2); each read says whether it may wait.
+        ffi::mobconn_fionbio => return Ok(()),
+        ffi::mobconn_fioasync if bytes == [0; 4] => return Ok(()),
+        ffi::mobconn_fionread => {
+            // SAFETY: the calling thread (contract).
+            let ready = unsafe { reader::ready_bytes(thread) }?;
+            *argument(bytes)? = ready;
+            return Ok(());
+        }
+        _ => {}
+    }
     if number != abi::INFO {
         // Root of a jail without a network stack of its own must not see the host's.
         // SAFETY: the calling thread (contract).

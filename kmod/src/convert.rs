@@ -1,8 +1,8 @@
 //! Between the words of the device and those of the engine.
 
 use crate::refusal::Refusal;
-use mobconn_abi::{self as abi, Alternate, HalfState, Record, Tuple};
-use mobconn_engine::{Address, Binding, Half, HalfView, Other, Protocol, Side, Version};
+use mobconn_abi::{self as abi, Alternate, Event, EventKind, HalfState, Record, Tuple};
+use mobconn_engine::{Address, Binding, Entry, Half, HalfView, Other, Protocol, Side, Version, What};
 use mobconn_sys::ConnectionSide;
 
 /// The IP version that `raw` stands for.
@@ -105,4 +105,24 @@ pub(crate) fn record(binding: &Binding) -> Record {
         flags: if binding.displaced { abi::DISPLACED } else { 0 } | if binding.lost { abi::LOST } else { 0 },
         reserved: 0,
     }
+}
+
+/// An entry of the journal as user space sees it.
+pub(crate) fn event(entry: &Entry, sequence: u64, lost: u64) -> Event {
+    let local_or_remote = |half| match half {
+        Half::Local => abi::Half::Local as u32,
+        Half::Remote => abi::Half::Remote as u32,
+    };
+    let (kind, half) = match entry.what {
+        What::Made => (EventKind::Made, 0),
+        What::Displaced => (EventKind::Displaced, 0),
+        What::Prepared(half) => (EventKind::Prepared, local_or_remote(half)),
+        What::Rebound(half) => (EventKind::Rebound, local_or_remote(half)),
+        What::Aborted(half) => (EventKind::Aborted, local_or_remote(half)),
+        What::GraceEnded => (EventKind::GraceEnded, 0),
+        What::Lost => (EventKind::Lost, 0),
+        What::Gone => (EventKind::Gone, 0),
+        What::Full => (EventKind::Full, 0),
+    };
+    Event { sequence, lost, time: entry.at, kind: kind as u32, half, record: record(&entry.binding) }
 }

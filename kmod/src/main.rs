@@ -8,6 +8,7 @@
 //! | `hook`, `packet` | the packet path: pfil(9) to the engine and back |
 //! | `park` | packets that wait for a commit or a port |
 //! | `cdev`, `command`, `convert`, `refusal` | `/dev/mobconn`: one function per ioctl |
+//! | `reader` | what happens in the table, read from `/dev/mobconn` |
 //! | `stats`, `sysctl` | counters |
 //! | `text` | lines for the log; the panic handler |
 //!
@@ -15,7 +16,8 @@
 //! (`Instance::change`); while it is held, connections are looked up, whose
 //! locks come after it. One mtx(9) for each kind of packets that wait, in
 //! which nothing else is locked; the packet path takes it for these packets
-//! only, and no other lock.
+//! only, and no other lock. Bells (`sys-bindings/bell.c`) are rung while none
+//! of these is held.
 #![no_std]
 #![no_main]
 
@@ -29,6 +31,7 @@ mod hook;
 mod module;
 mod packet;
 mod park;
+mod reader;
 mod refusal;
 mod stats;
 mod sysctl;

@@ -20,6 +20,12 @@ pub(crate) enum Refusal {
     Absent,
     /// No such command.
     Unknown,
+    /// Nothing to read now.
+    Nothing,
+    /// Too many descriptors read.
+    Readers,
+    /// The descriptor belongs to another network stack.
+    Foreign,
     /// What the kernel said.
     Kernel(Errno),
 }
@@ -39,6 +45,9 @@ impl Refusal {
             Self::ReadOnly => ffi::EACCES,
             Self::Absent => ffi::ENXIO,
             Self::Unknown => ffi::ENOTTY,
+            Self::Nothing => ffi::EAGAIN,
+            Self::Readers => ffi::EMFILE,
+            Self::Foreign => ffi::EPERM,
             Self::Kernel(Errno(value)) => value.unsigned_abs(),
         }
     }

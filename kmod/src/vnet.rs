@@ -18,12 +18,12 @@ use crate::text::log;
 use crate::{hook, module, stats};
 use alloc::boxed::Box;
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use mobconn_abi::Counter;
 use mobconn_engine::{Config, Control, Engine, Side, TableError, Version};
 use mobconn_sys::{
-    CurVnet, Errno, Hook, HookArgs, NoMemory, OwnedMbuf, Sx, Task, TimeoutTask, arc4random_buf, ffi, in_net_epoch,
-    is_connected, net_epoch_wait, time_uptime, try_box,
+    CurVnet, Errno, Hook, HookArgs, NoMemory, OwnedMbuf, Sx, Task, TimeoutTask, arc4random_buf, bells_ring, ffi,
+    in_net_epoch, is_connected, microuptime, net_epoch_wait, time_uptime, try_box,
 };
 use zerocopy::IntoBytes;
 
@@ -53,6 +53,8 @@ pub(crate) struct Instance {
     ending: AtomicBool,
     /// The last binding that the sweep has looked at.
     swept: AtomicU32,
+    /// How far the journal is.
+    told: AtomicU64,
 }
 
 /// What a kernel thread does for an instance.
@@ -84,6 +86,8 @@ struct Attached {
 }
 
 impl Instance {
+    // Its frame is gone before the hooks are linked.
+    #[inline(never)]
     fn new(vnet: *mut ffi::vnet) -> Result<Self, NoMemory> {
         let mut config = Config { capacity: module::max_flows(), key: Default::default() };
         arc4random_buf(config.key.as_mut_bytes());
@@ -99,6 +103,7 @@ impl Instance {
             tasks: None,
             ending: AtomicBool::new(false),
             swept: AtomicU32::new(0),
+            told: AtomicU64::new(0),
         })
     }
 
@@ -132,6 +137,16 @@ impl Instance {
         }
     }
 
+    /// Number of the event that comes next, as readers may see it. Anywhere.
+    pub(crate) fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
+    }
+
+    /// What its readers' bells are called.
+    pub(crate) fn name(&self) -> usize {
+        (&raw const *self).addr()
+    }
+
     /// The state of the calling thread's network stack.
     ///
     /// # Safety
@@ -154,13 +169,21 @@ impl Instance {
     pub(crate) fn change<R>(&self, action: impl FnOnce(&mut Control, &Engine) -> R) -> R {
         let mut control = self.control.xlock();
         let before = control.len();
+        if control.journal().watchers() != 0 {
+            control.set_clock(microuptime());
+        }
         let result = action(&mut control, &self.engine);
         let after = control.len();
+        let next = control.journal().next();
+        let news = self.told.swap(next, Ordering::AcqRel) != next;
         module::bindings_changed(before, after);
         if before == 0 && after != 0 {
             self.sweep_later();
         }
         drop(control);
+        if news {
+            bells_ring(self.name());
+        }
         self.stats.add(Counter::FlowAdded, after.saturating_sub(before));
         self.stats.add(Counter::FlowRemoved, before.saturating_sub(after));
         result

@@ -13,6 +13,13 @@ pub fn time_uptime() -> u32 {
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
+/// Microseconds since boot. Anywhere.
+#[must_use]
+pub fn microuptime() -> u64 {
+    // SAFETY: reads the clock.
+    unsafe { ffi::mobconn_microuptime() }
+}
+
 /// `__FreeBSD_version` of the running kernel. Anywhere.
 #[must_use]
 pub fn osreldate() -> c_int {

@@ -33,6 +33,7 @@ pub mod ffi {
     include!(concat!(env!("OUT_DIR"), "/ffi.rs"));
 }
 
+mod bell;
 mod boxed;
 mod cdev;
 mod copy;
@@ -47,12 +48,14 @@ mod sx;
 mod sysctl;
 mod task;
 
+pub use bell::{Bell, BellReady, bells_close, bells_ring};
 pub use boxed::try_box;
-pub use cdev::Device;
-pub use copy::{copyin, copyout};
+pub use cdev::{CdevPriv, Device};
+pub use copy::{copyin, copyout, uio_resid, uiomove};
 pub use counter::CounterU64;
 pub use kern::{
-    LogLevel, arc4random_buf, log, net_epoch_wait, osreldate, panic, priv_check, sysctl_handle_64, time_uptime,
+    LogLevel, arc4random_buf, log, microuptime, net_epoch_wait, osreldate, panic, priv_check, sysctl_handle_64,
+    time_uptime,
 };
 pub use malloc::Malloc;
 pub use mbuf::{Freed, Mbuf, OwnedMbuf};

@@ -14,11 +14,13 @@
 mod command;
 mod counter;
 mod egress;
+mod event;
 mod flow;
 
 pub use command::*;
 pub use counter::*;
 pub use egress::*;
+pub use event::*;
 pub use flow::*;
 
 /// Version of this interface; [`Info::version`] reports the module's.

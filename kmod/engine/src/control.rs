@@ -4,6 +4,7 @@
 
 use crate::Engine;
 use crate::flow::{Address, Binding, Half, HalfView, Other, Side, TableError};
+use crate::journal::{Journal, What};
 use crate::shape::{Cold, HalfShape, Shape};
 use crate::slab::Slab;
 use crate::sync::Ordering;
@@ -14,6 +15,7 @@ pub struct Control {
     pub(crate) capacity: u32,
     local_generation: u32,
     pub(crate) flows: Slab<Cold>,
+    journal: Journal,
 }
 
 /// A move of one half, to be prepared.
@@ -34,7 +36,7 @@ pub struct Prepare {
 
 impl Control {
     pub(crate) fn new(capacity: u32) -> Self {
-        Self { capacity, local_generation: 0, flows: Slab::new() }
+        Self { capacity, local_generation: 0, flows: Slab::new(), journal: Journal::default() }
     }
 
     /// Bindings now.
@@ -61,6 +63,27 @@ impl Control {
         self.local_generation
     }
 
+    /// What happened, as far as it is kept.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// One more watches what happens; from which number on. None: no memory.
+    pub fn watch(&mut self) -> Option<u64> {
+        self.journal.watch()
+    }
+
+    /// One less watches.
+    pub fn unwatch(&mut self) {
+        self.journal.unwatch();
+    }
+
+    /// Says what time it is, for the journal; in any unit.
+    pub fn set_clock(&mut self, at: u64) {
+        self.journal.set_clock(at);
+    }
+
     /// Makes a binding by hand: [`Control::expire`] does not ask for its
     /// connection.
     ///
@@ -77,7 +100,8 @@ impl Control {
         if engine.owner(wire, None).is_some() {
             return Err(TableError::Conflict);
         }
-        self.insert(engine, &Shape { manual: true, ..Shape::new(stack, wire) }, now)
+        self.insert(engine, &Shape { manual: true, ..Shape::new(stack, wire) }, now)?;
+        Ok(())
     }
 
     /// Removes a binding.
@@ -159,9 +183,15 @@ impl Control {
         for (place, side) in takes.iter_mut().zip(changed.accepted().filter(|side| !accepted_before(side))) {
             *place = self.taken_from(engine, &changed, &side, take, &busy)?.map(|owner| (owner, side));
         }
-        match known {
-            Some((flow, shape)) => self.change(engine, flow, &shape, &changed)?,
+        let flow = match known {
+            Some((flow, shape)) => {
+                self.change(engine, flow, &shape, &changed)?;
+                flow
+            }
             None => self.insert(engine, &changed, now)?,
+        };
+        if before != Some(changed) {
+            self.tell(engine, flow, What::Prepared(half));
         }
         for (owner, side) in takes.into_iter().flatten() {
             self.take(engine, owner, &side);
@@ -206,11 +236,12 @@ impl Control {
             changed.half_mut(half).other = Other::None;
             changed.lost = engine.owner(&wire, Some(flow)).is_some();
             self.change(engine, flow, &shape, &changed)?;
-            return Ok(held);
+        } else {
+            // What input accepts stays the same.
+            engine.replace(flow, &changed);
+            self.note(flow, &changed);
         }
-        // What input accepts stays the same.
-        engine.replace(flow, &changed);
-        self.note(flow, &changed);
+        self.tell(engine, flow, What::Rebound(half));
         Ok(held)
     }
 
@@ -228,10 +259,13 @@ impl Control {
             _ => return Err(TableError::NotFound),
         }
         if changed.is_idle() {
+            self.tell(engine, flow, What::Aborted(half));
             self.remove(engine, flow, &shape);
             return Ok(());
         }
-        self.change(engine, flow, &shape, &changed)
+        self.change(engine, flow, &shape, &changed)?;
+        self.tell(engine, flow, What::Aborted(half));
+        Ok(())
     }
 
     /// Removes every binding; returns how many there were.
@@ -275,6 +309,7 @@ impl Control {
         }
         // It takes entries away only, so it cannot fail.
         let _ = self.change(engine, owner, &shape, &changed);
+        self.tell(engine, owner, if changed.lost { What::Lost } else { What::GraceEnded });
     }
 
     pub(crate) fn shape(&self, engine: &Engine, flow: u32) -> Option<Shape> {
@@ -286,17 +321,20 @@ impl Control {
         Ok((flow, self.shape(engine, flow).ok_or(TableError::NotFound)?))
     }
 
-    pub(crate) fn insert(&mut self, engine: &Engine, shape: &Shape, now: u32) -> Result<(), TableError> {
+    pub(crate) fn insert(&mut self, engine: &Engine, shape: &Shape, now: u32) -> Result<u32, TableError> {
         if self.flows.len() >= self.capacity {
+            self.journal.note(What::Full, || Some(binding(shape, 0, now, now)));
             return Err(TableError::Full);
         }
         if !self.flows.reserve() || !engine.table.allocate(self.capacity) {
             return Err(TableError::NoMemory);
         }
-        engine.place(self.flows.vacant(), None, shape)?;
+        let flow = self.flows.vacant();
+        engine.place(flow, None, shape)?;
         self.flows.insert(shape.cold(now));
         engine.flows.store(self.flows.len(), Ordering::Relaxed);
-        Ok(())
+        self.tell(engine, flow, if shape.displaced { What::Displaced } else { What::Made });
+        Ok(flow)
     }
 
     pub(crate) fn change(&mut self, engine: &Engine, flow: u32, old: &Shape, new: &Shape) -> Result<(), TableError> {
@@ -313,25 +351,41 @@ impl Control {
     }
 
     pub(crate) fn remove(&mut self, engine: &Engine, flow: u32, shape: &Shape) {
+        self.tell(engine, flow, What::Gone);
         engine.unplace(flow, shape);
         self.flows.remove(flow);
         engine.flows.store(self.flows.len(), Ordering::Relaxed);
     }
 
+    /// Notes what happened to a binding, as it is now.
+    pub(crate) fn tell(&mut self, engine: &Engine, flow: u32, what: What) {
+        let Self { journal, flows, .. } = self;
+        journal.note(what, || view(engine, flows, flow));
+    }
+
     fn view(&self, engine: &Engine, flow: u32) -> Option<Binding> {
-        let cold = self.flows.get(flow)?;
-        let shape = engine.shape(flow, cold)?;
-        let half = |half: &HalfShape| HalfView { generation: half.generation, other: half.other };
-        Some(Binding {
-            stack: shape.stack,
-            wire: shape.wire(),
-            local: half(&shape.local),
-            remote: half(&shape.remote),
-            displaced: shape.displaced,
-            lost: shape.lost,
-            id: u64::from(flow).saturating_add(1),
-            created: cold.created,
-            used: engine.table.used(flow).max(cold.created),
-        })
+        view(engine, &self.flows, flow)
+    }
+}
+
+fn view(engine: &Engine, flows: &Slab<Cold>, flow: u32) -> Option<Binding> {
+    let cold = flows.get(flow)?;
+    let shape = engine.shape(flow, cold)?;
+    let used = engine.table.used(flow).max(cold.created);
+    Some(binding(&shape, u64::from(flow).saturating_add(1), cold.created, used))
+}
+
+fn binding(shape: &Shape, id: u64, created: u32, used: u32) -> Binding {
+    let half = |half: &HalfShape| HalfView { generation: half.generation, other: half.other };
+    Binding {
+        stack: shape.stack,
+        wire: shape.wire(),
+        local: half(&shape.local),
+        remote: half(&shape.remote),
+        displaced: shape.displaced,
+        lost: shape.lost,
+        id,
+        created,
+        used,
     }
 }

@@ -80,7 +80,8 @@ impl Control {
                 && !busy(&other);
             if free {
                 let (stack, wire) = if received { (other, *side) } else { (*side, other) };
-                return self.insert(engine, &Shape { displaced: true, ..Shape::new(&stack, &wire) }, now);
+                self.insert(engine, &Shape { displaced: true, ..Shape::new(&stack, &wire) }, now)?;
+                return Ok(());
             }
         }
         Err(TableError::Conflict)

@@ -24,6 +24,7 @@ mod control;
 mod displace;
 mod flow;
 mod icmp;
+mod journal;
 mod key;
 mod lifetime;
 mod packet;
@@ -37,6 +38,7 @@ mod table;
 
 pub use control::{Control, Prepare};
 pub use flow::{Address, Binding, Half, HalfView, Other, Protocol, Side, TableError, Version};
+pub use journal::{Entry, Journal, PLACES as JOURNAL_PLACES, What};
 pub use lifetime::{Expired, Limits};
 pub use packet::{Checksum, DropReason, Gone, Packet, PassReason, Verdict};
 

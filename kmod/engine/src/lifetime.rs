@@ -3,6 +3,7 @@
 use crate::Engine;
 use crate::control::Control;
 use crate::flow::{Other, Protocol, Side};
+use crate::journal::What;
 
 /// Seconds that a newcomer's connection may take to come about: while it
 /// does, the host does not list it (TCP answers for the last time after
@@ -80,6 +81,7 @@ impl Control {
                 expired.ended = expired.ended.saturating_add(ended);
             } else if ended != 0 && self.change(engine, flow, &shape, &changed).is_ok() {
                 expired.ended = expired.ended.saturating_add(ended);
+                self.tell(engine, flow, What::GraceEnded);
             }
         }
         if self.flows.next(from).is_some() {

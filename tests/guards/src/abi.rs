@@ -45,7 +45,13 @@ pub fn constants() -> Vec<Constant> {
     layout!(list, EgressPrefix = "mobconn_egress_prefix" { address, length, version, on_link, reserved });
     layout!(list, Egress = "mobconn_egress" { rules, prefixes, rule_count, prefix_count, port, reserved });
     layout!(list, Stats = "mobconn_stats" { reset, count, values });
+    layout!(list, Event = "mobconn_event" { sequence, lost, time, kind, half, record });
+    for kind in EventKind::ALL {
+        let name = kind.name().to_ascii_uppercase().replace('-', "_");
+        list.push((format!("MOBCONN_EVENT_{name}"), *kind as u64));
+    }
     let named = [
+        ("MOBCONN_READERS_MAX", READERS_MAX.into()),
         ("MOBCONN_ABI_VERSION", ABI_VERSION.into()),
         ("MOBCONN_IPV4", IPV4.into()),
         ("MOBCONN_IPV6", IPV6.into()),

@@ -1,19 +1,22 @@
-//! Character devices: make_dev(9), and ioctl(2) on them as sys_ioctl and devfs(5) pass it on.
+//! Character devices: make_dev(9), and what is done with them, as the system calls and devfs(5) pass it on.
 
 use crate::call;
 use crate::complaint::complain;
 use crate::errno::Errno;
 use crate::foreign::{self, eternal};
 use crate::kernel::kernel;
-use crate::layout::{Cdev, Cdevsw, MakeDevArgs, SI_NAME};
+use crate::layout::{Cdev, Cdevsw, Iovec, MakeDevArgs, SI_NAME, Uio};
+use crate::lock;
 use crate::malloc::{self, Kind};
 use crate::packet::Region;
 use crate::thread::{self, Entry};
 use crate::user::{self, UserMemory};
 use crate::vnet::VnetState;
+use crate::waiting;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::time::Duration;
 
 /// `D_VERSION_04`.
 const D_VERSION: u32 = 0x5c48_c353;
@@ -27,7 +30,13 @@ const IOC_OUT: u32 = 0x4000_0000;
 const IOC_IN: u32 = 0x8000_0000;
 /// `ENOIOCTL`.
 const ENOIOCTL: i32 = -3;
-/// Where the ioctl's argument lies in user space.
+/// `ERESTART`.
+const ERESTART: i32 = -1;
+const O_NONBLOCK: u32 = 0x0004;
+const POLLIN: i32 = 0x0001;
+const POLLHUP: i32 = 0x0010;
+const POLLRDNORM: i32 = 0x0040;
+/// Where the ioctl's argument, or what is read, lies in user space.
 const ARGUMENT: u64 = 0x7fff_0000_0000;
 
 pub(crate) const SYMBOLS: &[crate::symbols::Function] =
@@ -38,6 +47,10 @@ pub(crate) const FACTS: &[(&str, u32)] = &[
     ("D_VERSION", D_VERSION),
     ("MAKEDEV_NOWAIT", MAKEDEV_NOWAIT as u32),
     ("MAKEDEV_CHECKNAME", MAKEDEV_CHECKNAME as u32),
+    ("O_NONBLOCK", O_NONBLOCK),
+    ("POLLIN", POLLIN as u32),
+    ("POLLHUP", POLLHUP as u32),
+    ("POLLRDNORM", POLLRDNORM as u32),
 ];
 
 #[derive(Debug)]
@@ -55,6 +68,8 @@ struct State {
     inside: usize,
     /// Open files.
     open: usize,
+    /// What they have of their own.
+    privates: Vec<Weak<Mutex<FilePrivate>>>,
 }
 
 // SAFETY: the handle is the address of eternal memory.
@@ -151,8 +166,23 @@ extern "C" fn destroy_dev(cdev: usize) {
     let Some(device) = found else { complain!("destroy_dev: {cdev:#x} is no device") };
     let mut state = device.state.lock().unwrap();
     state.gone = true;
+    // SAFETY: the switch was checked when the device was made.
+    let purge = unsafe { Cdevsw::new(device.cdev.devsw() as *mut u8) }.map_or(0, Cdevsw::purge);
     while state.inside > 0 {
-        state = device.idle.wait(state).unwrap();
+        if purge != 0 {
+            drop(state);
+            lock::under_mutex("cdev", || call::one(purge, cdev));
+            state = device.state.lock().unwrap();
+        }
+        state = device.idle.wait_timeout(state, Duration::from_millis(100)).unwrap().0;
+    }
+    let privates = std::mem::take(&mut state.privates);
+    drop(state);
+    for private in privates.iter().filter_map(Weak::upgrade) {
+        let FilePrivate { data, destructor } = std::mem::take(&mut *private.lock().unwrap());
+        if destructor != 0 {
+            call::one(destructor, data);
+        }
     }
 }
 
@@ -186,7 +216,7 @@ pub struct File {
     fflag: u32,
     /// d_open said yes: d_close is owed.
     opened: bool,
-    private: Mutex<FilePrivate>,
+    private: Arc<Mutex<FilePrivate>>,
 }
 
 impl File {
@@ -202,7 +232,7 @@ impl File {
         if uid != 0 && granted & wanted != wanted {
             return Err(Errno::EACCES);
         }
-        let mut file = Self { device, vnet, uid, fflag, opened: false, private: Mutex::default() };
+        let mut file = Self { device, vnet, uid, fflag, opened: false, private: Arc::default() };
         let entry = Entry::new("open", 0, vnet.ucred(uid));
         let opened = file.call(|devsw| {
             let td = thread::current(|thread| thread.td().address());
@@ -211,10 +241,18 @@ impl File {
                 open => call::four(open, file.device.cdev.address(), fflag as usize, CHARACTER, td),
             }
         });
+        let opened = opened.and_then(Errno::check);
+        if opened.is_err() {
+            file.end_private();
+        }
         drop(entry);
-        opened.and_then(Errno::check)?;
+        opened?;
         file.opened = true;
-        file.device.state.lock().unwrap().open += 1;
+        let mut state = file.device.state.lock().unwrap();
+        state.open += 1;
+        state.privates.retain(|private| private.strong_count() > 0);
+        state.privates.push(Arc::downgrade(&file.private));
+        drop(state);
         Ok(file)
     }
 
@@ -230,6 +268,90 @@ impl File {
         *self.private.lock().unwrap() = after.unwrap_or_default();
         drop(inside);
         Ok(result)
+    }
+
+    fn end_private(&self) {
+        let FilePrivate { data, destructor } = std::mem::take(&mut *self.private.lock().unwrap());
+        if destructor != 0 {
+            call::one(destructor, data);
+        }
+    }
+
+    /// read(2); `wait`: without `O_NONBLOCK`.
+    pub fn read(&self, buffer: &mut [u8], wait: bool) -> Result<usize, Errno> {
+        let length = buffer.len();
+        self.read_into(buffer, length, wait)
+    }
+
+    /// read(2) of `length` bytes by a process that has memory only for those of `buffer`.
+    pub fn read_into(&self, buffer: &mut [u8], length: usize, wait: bool) -> Result<usize, Errno> {
+        if self.fflag & 1 == 0 {
+            return Err(Errno::EBADF);
+        }
+        let entry = Entry::new("read", 0, self.vnet.ucred(self.uid));
+        let memory = vec![(ARGUMENT, buffer.to_vec())];
+        thread::current(|thread| thread.user.replace(Some(UserMemory::new(memory))));
+        let result = self.devfs_read(length, wait);
+        let memory = thread::current(|thread| thread.user.take()).unwrap_or_default();
+        if let Some((_, bytes)) = memory.into_regions().into_iter().next() {
+            buffer.copy_from_slice(&bytes);
+        }
+        drop(entry);
+        result
+    }
+
+    fn devfs_read(&self, length: usize, wait: bool) -> Result<usize, Errno> {
+        let mut vector = [0_u8; Iovec::SIZE];
+        let mut uio_bytes = [0_u8; Uio::SIZE];
+        // SAFETY: a structure of that size on this stack.
+        let iov = unsafe { Iovec::new(vector.as_mut_ptr()) }.unwrap_or_else(|| unreachable!());
+        // SAFETY: as above.
+        let uio = unsafe { Uio::new(uio_bytes.as_mut_ptr()) }.unwrap_or_else(|| unreachable!());
+        iov.set_base(ARGUMENT);
+        iov.set_len(length as u64);
+        uio.set_iov(iov.address());
+        uio.set_iovcnt(1);
+        uio.set_resid(length as i64);
+        uio.set_td(thread::current(|thread| thread.td().address()));
+        let flags = if wait { 0 } else { O_NONBLOCK };
+        let result = self.call(|devsw| match devsw.read() {
+            0 => Errno::ENODEV.0,
+            read => call::three(read, self.device.cdev.address(), uio.address(), flags as usize),
+        })?;
+        if uio.resid() < 0 || uio.resid() > length as i64 {
+            complain!("d_read: uio_resid is {}", uio.resid());
+        }
+        let done = length - uio.resid() as usize;
+        match result {
+            ERESTART | 4 | 35 if done > 0 => Ok(done),
+            ERESTART => Err(Errno::EINTR),
+            result => Errno::check(result).map(|()| done),
+        }
+    }
+
+    /// poll(2): which of `events` there are within the time.
+    pub fn poll(&self, events: i32, timeout: Duration) -> Result<i32, Errno> {
+        let _entry = Entry::new("poll", 0, self.vnet.ucred(self.uid));
+        waiting::poll(timeout, || {
+            let found = self.call(|devsw| {
+                let td = thread::current(|thread| thread.td().address());
+                match devsw.poll() {
+                    0 => events,
+                    poll => call::three(poll, self.device.cdev.address(), events as usize, td),
+                }
+            });
+            // What a file without its device says.
+            Ok(found.unwrap_or(POLLHUP | (events & (POLLIN | POLLRDNORM))))
+        })
+    }
+
+    /// What kevent(2) does to add a filter.
+    pub(crate) fn kqfilter(&self, knote: usize) -> Result<(), Errno> {
+        let _entry = Entry::new("kevent", 0, self.vnet.ucred(self.uid));
+        Errno::check(self.call(|devsw| match devsw.kqfilter() {
+            0 => Errno::ENODEV.0,
+            kqfilter => call::three(kqfilter, self.device.cdev.address(), knote, 0),
+        })?)
     }
 
     /// ioctl(2). `argument` is the memory that its third argument points to.
@@ -315,10 +437,7 @@ impl Drop for File {
                 _ => 0,
             }
         });
-        let private = *self.private.lock().unwrap();
-        if private.destructor != 0 {
-            call::one(private.destructor, private.data);
-        }
+        self.end_private();
     }
 }
 

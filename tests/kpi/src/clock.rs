@@ -6,7 +6,8 @@ use crate::variables;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![getbinuptime, getmicrouptime, getnanouptime];
+pub(crate) const SYMBOLS: &[crate::symbols::Function] =
+    crate::symbols![getbinuptime, getmicrouptime, getnanouptime, microuptime];
 
 /// Ticks in a second: `hz`.
 pub(crate) const HZ: u64 = 1000;
@@ -89,6 +90,10 @@ fn give(to: *mut u8, words: [u64; 2]) {
 extern "C" fn getmicrouptime(to: *mut u8) {
     let now = uptime();
     give(to, [now.as_secs(), u64::from(now.subsec_micros())]);
+}
+
+extern "C" fn microuptime(to: *mut u8) {
+    getmicrouptime(to);
 }
 
 extern "C" fn getnanouptime(to: *mut u8) {

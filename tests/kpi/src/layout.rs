@@ -190,6 +190,51 @@ shared! {
         ioctl, set_ioctl: usize = 56;
         poll, set_poll: usize = 64;
         kqfilter, set_kqfilter: usize = 96;
+        purge, set_purge: usize = 104;
+    }
+}
+
+shared! {
+    /// `struct uio`, uio(9).
+    Uio(48) {
+        iov, set_iov: usize = 0;
+        iovcnt, set_iovcnt: i32 = 8;
+        offset, set_offset: i64 = 16;
+        resid, set_resid: i64 = 24;
+        segflg, set_segflg: i32 = 32;
+        rw, set_rw: i32 = 36;
+        td, set_td: usize = 40;
+    }
+}
+
+shared! {
+    /// `struct iovec`.
+    Iovec(16) {
+        base, set_base: u64 = 0;
+        len, set_len: u64 = 8;
+    }
+}
+
+shared! {
+    /// `struct knote`, kqueue(9).
+    Knote(160) {
+        knlist, set_knlist: usize = 16;
+        kq, set_kq: usize = 40;
+        filter, set_filter: i16 = 56;
+        flags, set_flags: u16 = 58;
+        data, set_data: i64 = 64;
+        hook, set_hook: usize = 112;
+        status, set_status: i32 = 124;
+        fop, set_fop: usize = 152;
+    }
+}
+
+shared! {
+    /// `struct filterops`.
+    Filterops(40) {
+        isfd, set_isfd: i32 = 0;
+        detach, set_detach: usize = 16;
+        event, set_event: usize = 24;
     }
 }
 

@@ -56,6 +56,7 @@ mod thread;
 mod user;
 mod variables;
 mod vnet;
+mod waiting;
 
 pub use bench::{Direction, Prepared};
 pub use cdev::File;
@@ -64,5 +65,6 @@ pub use errno::Errno;
 pub use machine::{Machine, Vnet};
 pub use options::{Failures, Options, Planted, Split};
 pub use packet::{Delivered, DropCause, Event, Input, Output, Region, Route, Rx, RxChecksum, Sent, Tx};
+pub use waiting::Kqueue;
 
 pub(crate) use symbols::symbols;

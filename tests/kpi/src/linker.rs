@@ -226,13 +226,15 @@ fn finish(file: &Loaded) {
     }
     let range = &file.image.range;
     let kernel = kernel();
-    let left: [(&str, Vec<String>); 6] = [
+    let left: [(&str, Vec<String>); 8] = [
         ("tasks", kernel.tasks.within(range)),
         ("sysctls", kernel.contexts.names()),
         ("hooks", kernel.hooks.within(range)),
         ("devices", kernel.devices.within(range)),
         ("malloc types", kernel.malloc.types_in(range)),
         ("locks", kernel.locks.within(range)),
+        ("lists of knotes", kernel.waiting.lists()),
+        ("knotes", kernel.waiting.notes_of(range)),
     ];
     for (what, names) in left {
         if !names.is_empty() {

@@ -265,6 +265,30 @@ fn release(at: usize, exclusive: bool, who: &str) {
     lock.wake.notify_all();
 }
 
+/// mtx_lock(9) of the mutex at this address, by the kernel itself.
+pub(crate) fn lock_mtx(at: usize, who: &str) {
+    acquire(Class::Mtx, at, true, who);
+}
+
+/// mtx_unlock(9).
+pub(crate) fn unlock_mtx(at: usize, who: &str) {
+    release(at, true, who);
+}
+
+/// Whether the calling thread has locked the mutex.
+pub(crate) fn owns_mtx(at: usize) -> bool {
+    thread::current(|thread| thread.held.borrow().iter().any(|held| held.lock == at && held.exclusive))
+}
+
+/// Runs `f` as the kernel does with a mutex of its own held, which it does not share with anybody here.
+pub(crate) fn under_mutex<R>(name: &str, f: impl FnOnce() -> R) -> R {
+    let mine = Held { lock: 0, name: name.to_owned(), sleepable: false, depth: 1, exclusive: true };
+    thread::current(|thread| thread.held.borrow_mut().push(mine));
+    let result = f();
+    thread::current(|thread| thread.held.borrow_mut().retain(|held| held.lock != 0));
+    result
+}
+
 /// Names of the lock of an inpcb.
 const INPCB: [&str; 2] = ["tcpinp", "udpinp"];
 
@@ -296,12 +320,7 @@ pub(crate) fn holds_inpcb() -> bool {
 /// Runs `f` as a thread that sends for a socket does: with the lock of the socket's inpcb held. There is no such socket;
 /// nobody else waits for the lock.
 pub(crate) fn with_inpcb<R>(tcp: bool, f: impl FnOnce() -> R) -> R {
-    let name = INPCB[usize::from(!tcp)].to_owned();
-    let mine = Held { lock: 0, name, sleepable: false, depth: 1, exclusive: true };
-    thread::current(|thread| thread.held.borrow_mut().push(mine));
-    let result = f();
-    thread::current(|thread| thread.held.borrow_mut().retain(|held| held.lock != 0));
-    result
+    under_mutex(INPCB[usize::from(!tcp)], f)
 }
 
 // A mutex and an rwlock are passed by the address of their lock word.

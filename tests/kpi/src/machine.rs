@@ -137,6 +137,18 @@ impl Machine {
         clock::quiesce();
     }
 
+    /// Threads that sleep in a read of a device.
+    #[must_use]
+    pub fn sleepers(&self) -> usize {
+        self.kernel.waiting.sleepers()
+    }
+
+    /// Has a signal come to those whose sleep a signal ends; returns how many.
+    #[must_use]
+    pub fn interrupt(&self) -> usize {
+        self.kernel.waiting.interrupt()
+    }
+
     /// Takes what the module and the kernel printed and logged since the last call, one line each.
     #[must_use]
     pub fn console(&self) -> Vec<String> {

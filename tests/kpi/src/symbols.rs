@@ -73,6 +73,7 @@ fn table() -> &'static HashMap<&'static str, Symbol> {
             crate::taskqueue::SYMBOLS,
             crate::user::SYMBOLS,
             crate::vnet::SYMBOLS,
+            crate::waiting::SYMBOLS,
         ];
         let mut table = HashMap::new();
         for &(name, function) in functions.iter().copied().flatten() {

@@ -59,6 +59,8 @@ pub(crate) struct Thread {
     pub(crate) user: RefCell<Option<UserMemory>>,
     /// Private data of the open device file in use.
     pub(crate) file: RefCell<Option<crate::cdev::FilePrivate>>,
+    /// It is in poll(2).
+    pub(crate) polling: Cell<bool>,
 }
 
 thread_local! {
@@ -94,6 +96,7 @@ impl Thread {
             trackers: RefCell::default(),
             user: RefCell::default(),
             file: RefCell::default(),
+            polling: Cell::default(),
         }
     }
 

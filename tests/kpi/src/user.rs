@@ -1,9 +1,11 @@
 //! User memory: copyin(9) and copyout(9) reach the regions of the call in progress, and nothing else.
 
+use crate::complaint::complain;
 use crate::foreign;
+use crate::layout::{Iovec, Uio};
 use crate::thread;
 
-pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![copyin, copyout];
+pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![copyin, copyout, uiomove];
 
 const EFAULT: i32 = 14;
 
@@ -75,4 +77,39 @@ pub(crate) extern "C" fn copyout(from: *const u8, to: u64, length: usize) -> i32
         let source = unsafe { foreign::bytes(from.wrapping_add(at), bytes.len()) };
         bytes.copy_from_slice(&source);
     })
+}
+
+/// uiomove(9), for a read into user memory: as much as there is room for.
+extern "C" fn uiomove(from: *const u8, length: i32, uio: *mut u8) -> i32 {
+    thread::check_sleep("uiomove");
+    // SAFETY: the uio of the call in progress, by the KPI.
+    let uio = unsafe { Uio::new(uio) }.unwrap_or_else(|| complain!("uiomove: no uio"));
+    if length < 0 {
+        complain!("uiomove: a length of {length}");
+    }
+    if uio.segflg() != 0 || uio.rw() != 0 {
+        complain!("uiomove: only reads into user memory are emulated");
+    }
+    let mut done = 0;
+    let wanted = (i64::from(length)).min(uio.resid()) as usize;
+    while done < wanted {
+        // SAFETY: the vectors of the uio.
+        let iov = unsafe { Iovec::new(uio.iov() as *mut u8) }.unwrap_or_else(|| complain!("uiomove: no vector"));
+        let part = (iov.len() as usize).min(wanted - done);
+        if part == 0 {
+            uio.set_iov(uio.iov() + Iovec::SIZE);
+            uio.set_iovcnt(uio.iovcnt() - 1);
+            continue;
+        }
+        let error = copyout(from.wrapping_add(done), iov.base(), part);
+        if error != 0 {
+            return error;
+        }
+        iov.set_base(iov.base() + part as u64);
+        iov.set_len(iov.len() - part as u64);
+        uio.set_resid(uio.resid() - part as i64);
+        uio.set_offset(uio.offset() + part as i64);
+        done += part;
+    }
+    0
 }

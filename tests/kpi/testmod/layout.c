@@ -6,12 +6,15 @@
 #include <sys/systm.h>
 #include <sys/kernel.h>
 #include <sys/conf.h>
+#include <sys/event.h>
+#include <sys/fcntl.h>
 #include <sys/jail.h>
 #include <sys/lock.h>
 #include <sys/malloc.h>
 #include <sys/mbuf.h>
 #include <sys/module.h>
 #include <sys/mutex.h>
+#include <sys/poll.h>
 #include <sys/pcpu.h>
 #include <sys/proc.h>
 #include <sys/rmlock.h>
@@ -21,6 +24,7 @@
 #include <sys/sysctl.h>
 #include <sys/taskqueue.h>
 #include <sys/ucred.h>
+#include <sys/uio.h>
 #include <net/if.h>
 #include <net/if_var.h>
 #include <net/if_private.h>
@@ -109,6 +113,21 @@ FIELD(Cdevsw, name, struct cdevsw, d_name) FIELD(Cdevsw, open, struct cdevsw, d_
 FIELD(Cdevsw, close, struct cdevsw, d_close) FIELD(Cdevsw, read, struct cdevsw, d_read)
 FIELD(Cdevsw, write, struct cdevsw, d_write) FIELD(Cdevsw, ioctl, struct cdevsw, d_ioctl)
 FIELD(Cdevsw, poll, struct cdevsw, d_poll) FIELD(Cdevsw, kqfilter, struct cdevsw, d_kqfilter)
+FIELD(Cdevsw, purge, struct cdevsw, d_purge)
+SIZE(Uio, struct uio)
+FIELD(Uio, iov, struct uio, uio_iov) FIELD(Uio, iovcnt, struct uio, uio_iovcnt)
+FIELD(Uio, offset, struct uio, uio_offset) FIELD(Uio, resid, struct uio, uio_resid)
+FIELD(Uio, segflg, struct uio, uio_segflg) FIELD(Uio, rw, struct uio, uio_rw) FIELD(Uio, td, struct uio, uio_td)
+SIZE(Iovec, struct iovec)
+FIELD(Iovec, base, struct iovec, iov_base) FIELD(Iovec, len, struct iovec, iov_len)
+SIZE(Knote, struct knote)
+FIELD(Knote, knlist, struct knote, kn_knlist) FIELD(Knote, kq, struct knote, kn_kq)
+FIELD(Knote, filter, struct knote, kn_kevent.filter) FIELD(Knote, flags, struct knote, kn_kevent.flags)
+FIELD(Knote, data, struct knote, kn_kevent.data) FIELD(Knote, hook, struct knote, kn_hook)
+FIELD(Knote, status, struct knote, kn_status) FIELD(Knote, fop, struct knote, kn_fop)
+SIZE(Filterops, struct filterops)
+FIELD(Filterops, isfd, struct filterops, f_isfd) FIELD(Filterops, detach, struct filterops, f_detach)
+FIELD(Filterops, event, struct filterops, f_event)
 SIZE(MakeDevArgs, struct make_dev_args)
 FIELD(MakeDevArgs, size, struct make_dev_args, mda_size) FIELD(MakeDevArgs, flags, struct make_dev_args, mda_flags)
 FIELD(MakeDevArgs, devsw, struct make_dev_args, mda_devsw) FIELD(MakeDevArgs, cr, struct make_dev_args, mda_cr)
@@ -196,6 +215,8 @@ VALUE(PFIL_VERSION) VALUE(PFIL_IN) VALUE(PFIL_OUT) VALUE(PFIL_FWD) VALUE(PFIL_HE
 VALUE(PFIL_APPEND) VALUE(PFIL_UNLINK) VALUE(PFIL_PASS) VALUE(PFIL_DROPPED) VALUE(PFIL_CONSUMED)
 VALUE(PFIL_TYPE_IP4) VALUE(PFIL_TYPE_IP6)
 VALUE(MOD_LOAD) VALUE(MOD_UNLOAD) VALUE(MOD_QUIESCE) VALUE(MDT_DEPEND) VALUE(MDT_MODULE)
+VALUE(PCATCH) VALUE(PDROP) VALUE(PRIMASK) VALUE(KNF_LISTLOCKED) VALUE(KN_DETACHED) VALUE(EVFILT_READ) VALUE(O_NONBLOCK)
+VALUE(POLLIN) VALUE(POLLRDNORM) VALUE(POLLHUP)
 VALUE(D_VERSION) VALUE(MAKEDEV_NOWAIT) VALUE(MAKEDEV_CHECKNAME) VALUE(VNET_MAGIC_N)
 VALUE(MTX_RECURSE) VALUE(SX_RECURSE) VALUE(RM_RECURSE) VALUE(RM_SLEEPABLE) VALUE(RW_RECURSE) VALUE(LO_INITIALIZED)
 VALUE(CTLFLAG_WR) VALUE(CTLFLAG_TUN) VALUE(CTLFLAG_NOFETCH) VALUE(CTLFLAG_VNET) VALUE(CTLFLAG_PRISON) VALUE(CTLFLAG_DYN)
