@@ -1,4 +1,4 @@
-//! Compiles `declare.c` as the bindings' shim is compiled, and has the linker
+//! Compiles `declare.c` and `probes.c` as the bindings' shim is compiled, and has the linker
 //! make a kernel module: one relocatable object, laid out by `mobconn.ld`.
 
 use std::env;
@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let here = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    for file in ["build.rs", "declare.c", "mobconn.h", "mobconn.ld"] {
+    for file in ["build.rs", "declare.c", "mobconn.h", "mobconn.ld", "probes.c"] {
         println!("cargo::rerun-if-changed={file}");
     }
     let mut declarations = cc::Build::new();
-    declarations.no_default_flags(true).file("declare.c");
+    declarations.no_default_flags(true).files(["declare.c", "probes.c"]);
     for flag in env::var("DEP_MOBCONN_SYS_CFLAGS")?.split('\u{1f}') {
         declarations.flag(flag);
     }

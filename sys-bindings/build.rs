@@ -78,6 +78,7 @@ const TYPES: &[&str] = &[
     "modeventtype_t",
     "mtx",
     "pfil_return_t",
+    "sdt_probe",
     "sysctl_oid",
     "sysctl_req",
     "task",

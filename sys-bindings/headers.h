@@ -20,6 +20,7 @@
 #include <sys/priv.h>
 #include <sys/proc.h>
 #include <sys/rwlock.h>
+#include <sys/sdt.h>
 #include <sys/selinfo.h>
 #include <sys/socket.h>
 #include <sys/socketvar.h>

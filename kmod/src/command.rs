@@ -7,6 +7,7 @@
 
 use crate::convert::{connection, flag, half, record, side, version};
 use crate::module::Making;
+use crate::probe;
 use crate::refusal::Refusal;
 use crate::vnet::Instance;
 use alloc::vec::Vec;
@@ -209,7 +210,9 @@ pub(crate) fn move_commit(instance: &Instance, batch: &mut abi::MoveBatch) -> Re
     let _vnet = instance.enter();
     let held = Cell::new(0_u32);
     move_each(instance, batch, Counter::MoveCommitted, |control, engine, stack, generation| {
-        if control.commit(engine, stack, half, generation, now)? {
+        let was_held = control.commit(engine, stack, half, generation, now)?;
+        probe::rebound(half, generation, || control.get(engine, stack));
+        if was_held {
             held.set(held.get().saturating_add(1));
             // It waited in vain since its old path went away, and would wait
             // for its own timer, up to a minute.

@@ -10,6 +10,7 @@
 
 use crate::packet::{Direction, View};
 use crate::park::Parked;
+use crate::probe;
 use crate::stats;
 use crate::vnet::Instance;
 use core::ffi::{c_int, c_void};
@@ -151,6 +152,7 @@ fn finish(
             };
             packet.mbuf.set_flags(mark);
             stats.count(counter);
+            probe::translated(packet.mbuf.as_ptr(), version, packet.direction);
             if elsewhere {
                 send(packet, version);
                 return ffi::PFIL_CONSUMED;
@@ -158,12 +160,12 @@ fn finish(
             steer(instance, packet, version, route, true)
         }
         Verdict::Drop(reason) => {
-            stats.count(stats::of_drop(reason));
+            count_dropped(instance, &packet, version, stats::of_drop(reason));
             packet.mbuf.m_freem();
             dropped(packet.direction)
         }
         Verdict::Gone => {
-            stats.count(Counter::DroppedMemory);
+            count_dropped(instance, &packet, version, Counter::DroppedMemory);
             // Freed already; if not, this does it.
             packet.mbuf.m_freem();
             dropped(packet.direction)
@@ -199,11 +201,30 @@ fn steer(
             ffi::PFIL_CONSUMED
         }
         Err(Gone) => {
-            instance.stats.count(Counter::DroppedMemory);
+            count_dropped(instance, &packet, version, Counter::DroppedMemory);
             // Freed already; if not, this does it.
             packet.mbuf.m_freem();
             ffi::PFIL_CONSUMED
         }
+    }
+}
+
+/// Counts a packet that is about to be dropped, and tells who wants to know.
+#[cold]
+pub(crate) fn count_dropped(instance: &Instance, packet: &View<'_>, version: Version, counter: Counter) {
+    instance.stats.count(counter);
+    probe::dropped(packet.mbuf.as_ptr(), version, packet.direction, counter);
+}
+
+/// Frees a packet for which there was no room.
+#[cold]
+pub(crate) fn drop_parked(instance: &Instance, parked: Parked, counter: Counter) {
+    let direction = if parked.received { Direction::In } else { Direction::Out };
+    match parked.packet {
+        Some(packet) => packet.give(|mbuf| {
+            count_dropped(instance, &View::new(mbuf, direction), parked.version, counter);
+        }),
+        None => instance.stats.count(counter),
     }
 }
 
@@ -212,9 +233,8 @@ fn steer(
 fn hold(instance: &Instance, mut packet: View<'_>, version: Version, flow: u32) {
     let bytes = packet.mbuf.len();
     let parked = Parked { packet: packet.mbuf.take(), version, received: false, flow, bytes };
-    if instance.held.keep(parked).is_err() {
-        // The rest is dropped here, and freed.
-        instance.stats.count(Counter::DroppedHeld);
+    if let Err(parked) = instance.held.keep(parked) {
+        drop_parked(instance, parked, Counter::DroppedHeld);
         return;
     }
     instance.stats.count(Counter::Held);
@@ -236,8 +256,8 @@ fn wait_for_port(instance: &Instance, mut packet: View<'_>, version: Version) {
     if let (true, Some(owned)) = (received, &mut owned) {
         owned.m_rcvif_serialize();
     }
-    if instance.newcomers.keep(Parked { packet: owned, version, received, flow: ports, bytes }).is_err() {
-        instance.stats.count(Counter::DroppedNewcomer);
+    if let Err(parked) = instance.newcomers.keep(Parked { packet: owned, version, received, flow: ports, bytes }) {
+        drop_parked(instance, parked, Counter::DroppedNewcomer);
         return;
     }
     instance.attend();
@@ -300,6 +320,7 @@ pub(crate) fn resend(instance: &Instance, packet: OwnedMbuf, version: Version) -
             Verdict::Translated => {
                 stats.count(Counter::TranslatedOut);
                 stats.count(Counter::Released);
+                probe::translated(packet.mbuf.as_ptr(), version, Direction::Out);
                 packet.mbuf.set_flags(TRANSLATED);
                 send(packet, version);
             }
@@ -308,9 +329,11 @@ pub(crate) fn resend(instance: &Instance, packet: OwnedMbuf, version: Version) -
                 packet.mbuf.set_flags(TRANSLATED);
                 send(packet, version);
             }
-            Verdict::Drop(reason) => stats.count(stats::of_drop(reason)),
-            Verdict::Displace | Verdict::Reassemble { .. } => stats.count(Counter::DroppedNewcomer),
-            Verdict::Gone => stats.count(Counter::DroppedMemory),
+            Verdict::Drop(reason) => count_dropped(instance, &packet, version, stats::of_drop(reason)),
+            Verdict::Displace | Verdict::Reassemble { .. } => {
+                count_dropped(instance, &packet, version, Counter::DroppedNewcomer);
+            }
+            Verdict::Gone => count_dropped(instance, &packet, version, Counter::DroppedMemory),
         }
         None
     })

@@ -10,6 +10,7 @@
 //! | `cdev`, `command`, `convert`, `refusal` | `/dev/mobconn`: one function per ioctl |
 //! | `reader` | what happens in the table, read from `/dev/mobconn` |
 //! | `stats`, `sysctl` | counters |
+//! | `probe`, `probes.c` | probes for dtrace(1) |
 //! | `text` | lines for the log; the panic handler |
 //!
 //! Locks: one sx(9) per vnet, around the writers' half of its table
@@ -31,6 +32,7 @@ mod hook;
 mod module;
 mod packet;
 mod park;
+mod probe;
 mod reader;
 mod refusal;
 mod stats;

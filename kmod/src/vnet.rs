@@ -15,7 +15,7 @@ use crate::egress::Egress;
 use crate::packet::{Direction, View};
 use crate::park::Park;
 use crate::text::log;
-use crate::{hook, module, stats};
+use crate::{hook, module, probe, stats};
 use alloc::boxed::Box;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -273,8 +273,9 @@ unsafe extern "C" fn attend(context: *mut c_void, _pending: c_int) {
         parked.packet.is_some()
     });
     let mut rest = instance.held.put_back(held);
-    instance.stats.add(Counter::DroppedHeld, rest.len() as u32);
-    rest.clear();
+    for parked in rest.drain(..) {
+        hook::drop_parked(instance, parked, Counter::DroppedHeld);
+    }
     instance.held.restore(rest);
 }
 
@@ -290,12 +291,18 @@ fn newcomer(instance: &Instance, packet: OwnedMbuf, version: Version, received: 
             let before = control.len();
             let busy = |side: &Side| is_connected(&connection(side));
             control.displace(engine, &side, received, busy, u16::from_ne_bytes(chance), time_uptime())?;
-            Ok::<_, TableError>(control.len() > before)
+            let made = control.len() > before;
+            if made {
+                probe::displaced(|| {
+                    if received { control.get_by_wire(engine, &side) } else { control.get(engine, &side) }
+                });
+            }
+            Ok::<_, TableError>(made)
         });
         match outcome {
             Ok(made) => instance.stats.add(Counter::Displaced, u32::from(made)),
             Err(_) => {
-                instance.stats.count(Counter::DroppedNewcomer);
+                hook::count_dropped(instance, &view, version, Counter::DroppedNewcomer);
                 return;
             }
         }

@@ -60,6 +60,13 @@ impl Mbuf<'_> {
         self.field(PKTHDR)
     }
 
+    /// The first mbuf, for those who only look; null when the packet was freed.
+    #[inline]
+    #[must_use]
+    pub fn as_ptr(&self) -> *const ffi::mbuf {
+        self.first
+    }
+
     /// Whether the packet was freed.
     #[must_use]
     pub fn is_gone(&self) -> bool {

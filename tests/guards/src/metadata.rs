@@ -64,7 +64,16 @@ pub fn metadata(module: &Module<'_>, version: u32) -> Vec<String> {
 pub fn sets(module: &Module<'_>) -> Vec<String> {
     // Malloc type, lock of the bells, module, vnet begin and end; the same but the module. No
     // static sysctl: its handler could run on when the module is gone.
-    let wanted = [("set_sysinit_set", 5), ("set_sysuninit_set", 4), ("set_sysctl_set", 0), (SET, 3), ("set_vnet", 1)];
+    let wanted = [
+        ("set_sysinit_set", 5),
+        ("set_sysuninit_set", 4),
+        ("set_sysctl_set", 0),
+        (SET, 3),
+        ("set_vnet", 1),
+        ("set_sdt_providers_set", 1),
+        ("set_sdt_probes_set", 5),
+        ("set_sdt_argtypes_set", 14),
+    ];
     wanted
         .iter()
         .filter_map(|(name, count)| {

@@ -34,6 +34,8 @@ pub fn structures() -> Vec<Structure> {
         layout::Ifnet,
         layout::Cdev,
         layout::Cdevsw,
+        layout::SdtProbe,
+        layout::SdtArgtype,
         layout::Uio,
         layout::Iovec,
         layout::Knote,

@@ -195,6 +195,24 @@ shared! {
 }
 
 shared! {
+    /// `struct sdt_probe`, SDT(9).
+    SdtProbe(96) {
+        version, set_version: i32 = 0;
+        name, set_name: usize = 64;
+        id, set_id: i64 = 72;
+    }
+}
+
+shared! {
+    /// `struct sdt_argtype`.
+    SdtArgtype(48) {
+        ndx, set_ndx: i32 = 0;
+        type_, set_type: usize = 8;
+        probe, set_probe: usize = 40;
+    }
+}
+
+shared! {
     /// `struct uio`, uio(9).
     Uio(48) {
         iov, set_iov: usize = 0;

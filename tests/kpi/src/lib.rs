@@ -46,6 +46,7 @@ mod printf;
 mod rng;
 mod routing;
 mod sanitizer;
+mod sdt;
 mod slab;
 mod stack;
 mod symbols;
@@ -65,6 +66,7 @@ pub use errno::Errno;
 pub use machine::{Machine, Vnet};
 pub use options::{Failures, Options, Planted, Split};
 pub use packet::{Delivered, DropCause, Event, Input, Output, Region, Route, Rx, RxChecksum, Sent, Tx};
+pub use sdt::Fired;
 pub use waiting::Kqueue;
 
 pub(crate) use symbols::symbols;

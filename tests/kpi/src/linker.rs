@@ -116,6 +116,11 @@ fn key(sysinit: &Sysinit) -> (u32, u32) {
     (sysinit.subsystem(), sysinit.order())
 }
 
+/// What a linker set of the module loaded last holds.
+pub(crate) fn set_of_last(set: &str) -> Vec<usize> {
+    kernel().modules.lock().unwrap().last().map(|file| file.image.set(set)).unwrap_or_default()
+}
+
 fn sysinits(image: &Image, set: &str) -> Vec<Sysinit> {
     // SAFETY: the set holds pointers to such structures in the image.
     let all = image.set(set).into_iter().filter_map(|at| unsafe { Sysinit::new(at as *mut u8) });

@@ -137,6 +137,18 @@ impl Machine {
         clock::quiesce();
     }
 
+    /// Enables all of dtrace(1)'s probes that the module loaded last has; returns names and types of arguments.
+    #[must_use]
+    pub fn enable_probes(&self) -> Vec<(String, Vec<String>)> {
+        crate::sdt::enable()
+    }
+
+    /// Takes what they said since the last call.
+    #[must_use]
+    pub fn probes(&self) -> Vec<crate::Fired> {
+        self.kernel.probes.take()
+    }
+
     /// Threads that sleep in a read of a device.
     #[must_use]
     pub fn sleepers(&self) -> usize {

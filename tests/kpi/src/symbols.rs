@@ -67,6 +67,7 @@ fn table() -> &'static HashMap<&'static str, Symbol> {
             crate::printf::SYMBOLS,
             crate::oids::SYMBOLS,
             crate::sanitizer::SYMBOLS,
+            crate::sdt::SYMBOLS,
             crate::sanitizer::VOLATILE,
             crate::sysctl::SYMBOLS,
             crate::tags::SYMBOLS,

@@ -19,6 +19,7 @@ const WORDS: &[(&str, u64)] = &[
     ("mp_maxid", 0),
     ("mp_ncpus", 1),
     ("bootverbose", 0),
+    ("sdt_probe_func", 0),
     ("__stack_chk_guard", 0x0bad_cafe_dead_c0de),
 ];
 

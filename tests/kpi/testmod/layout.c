@@ -19,6 +19,7 @@
 #include <sys/proc.h>
 #include <sys/rmlock.h>
 #include <sys/rwlock.h>
+#include <sys/sdt.h>
 #include <sys/socket.h>
 #include <sys/sx.h>
 #include <sys/sysctl.h>
@@ -114,6 +115,12 @@ FIELD(Cdevsw, close, struct cdevsw, d_close) FIELD(Cdevsw, read, struct cdevsw, 
 FIELD(Cdevsw, write, struct cdevsw, d_write) FIELD(Cdevsw, ioctl, struct cdevsw, d_ioctl)
 FIELD(Cdevsw, poll, struct cdevsw, d_poll) FIELD(Cdevsw, kqfilter, struct cdevsw, d_kqfilter)
 FIELD(Cdevsw, purge, struct cdevsw, d_purge)
+SIZE(SdtProbe, struct sdt_probe)
+FIELD(SdtProbe, version, struct sdt_probe, version) FIELD(SdtProbe, name, struct sdt_probe, name)
+FIELD(SdtProbe, id, struct sdt_probe, id)
+SIZE(SdtArgtype, struct sdt_argtype)
+FIELD(SdtArgtype, ndx, struct sdt_argtype, ndx) FIELD(SdtArgtype, type_, struct sdt_argtype, type)
+FIELD(SdtArgtype, probe, struct sdt_argtype, probe)
 SIZE(Uio, struct uio)
 FIELD(Uio, iov, struct uio, uio_iov) FIELD(Uio, iovcnt, struct uio, uio_iovcnt)
 FIELD(Uio, offset, struct uio, uio_offset) FIELD(Uio, resid, struct uio, uio_resid)
