@@ -17,6 +17,8 @@ pub const DEFAULT_PATH: &str = "/usr/local/etc/mobconn/mobctl.conf";
 pub const DEFAULT_HOST_KEY: &str = "/usr/local/etc/mobconn/host.key";
 /// Where the group key is when the configuration does not say.
 pub const DEFAULT_GROUP_KEY: &str = "/usr/local/etc/mobconn/group.key";
+/// Where claims are kept over a restart when the configuration does not say.
+pub const DEFAULT_CLAIMS: &str = "/var/run/mobctl.claims";
 
 /// A configuration whose every field was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +27,18 @@ pub struct Config {
     pub mobile: bool,
     /// Where associations are started to.
     pub peers: Vec<Prefix>,
+    /// Names in the DNS of hosts to which associations are started too.
+    pub peer_names: Vec<String>,
+    /// Addresses whose flows are left alone, local or remote.
+    pub exclude: Vec<Prefix>,
     /// Ports whose flows are left alone, local or remote.
     pub exclude_ports: Vec<u16>,
     /// The group key files, the one to use first.
     pub group_keys: Vec<PathBuf>,
     /// The host key file.
     pub host_key: PathBuf,
+    /// Where claims are kept over a restart of the daemon.
+    pub claims: PathBuf,
     /// UDP port of the protocol.
     pub port: u16,
     /// Addresses to listen on.
@@ -54,9 +62,12 @@ impl Default for Config {
         Self {
             mobile: false,
             peers: Vec::new(),
+            peer_names: Vec::new(),
+            exclude: Vec::new(),
             exclude_ports: Vec::new(),
             group_keys: vec![DEFAULT_GROUP_KEY.into()],
             host_key: DEFAULT_HOST_KEY.into(),
+            claims: DEFAULT_CLAIMS.into(),
             port: PORT,
             listen: vec![IpAddr::from([0; 4]), IpAddr::from([0u16; 8])],
             pins: Vec::new(),
@@ -90,9 +101,11 @@ impl fmt::Display for Fault {
 struct Raw {
     mobile: Option<bool>,
     peers: Option<Spanned<Vec<Spanned<String>>>>,
+    exclude: Option<Vec<Spanned<String>>>,
     exclude_ports: Option<Vec<Spanned<i64>>>,
     group_key: Option<Spanned<OneOrMany>>,
     host_key: Option<Spanned<String>>,
+    claims: Option<Spanned<String>>,
     port: Option<Spanned<i64>>,
     listen: Option<Spanned<Vec<Spanned<String>>>>,
     pins: Option<Vec<Spanned<String>>>,
@@ -162,9 +175,12 @@ impl Check<'_> {
     fn all(&mut self, raw: Raw) -> Config {
         let defaults = Config::default();
         let name = raw.name.and_then(|name| self.name(&name)).unwrap_or_default();
+        let (peers, peer_names) = raw.peers.as_ref().map(|list| self.peers(list.get_ref())).unwrap_or_default();
         let config = Config {
             mobile: raw.mobile.unwrap_or_default(),
-            peers: raw.peers.as_ref().map(|list| self.prefixes(list.get_ref())).unwrap_or_default(),
+            peers,
+            peer_names,
+            exclude: self.prefixes(&raw.exclude.unwrap_or_default()),
             exclude_ports: raw
                 .exclude_ports
                 .unwrap_or_default()
@@ -176,6 +192,7 @@ impl Check<'_> {
                 .host_key
                 .and_then(|path| self.path(&path.span(), path.get_ref()))
                 .unwrap_or(defaults.host_key),
+            claims: raw.claims.and_then(|path| self.path(&path.span(), path.get_ref())).unwrap_or(defaults.claims),
             port: raw.port.and_then(|port| self.number(&port, "port", 1, u16::MAX)).unwrap_or(defaults.port),
             listen: raw.listen.map_or(defaults.listen, |list| self.addresses(&list)),
             pins: raw.pins.unwrap_or_default().iter().filter_map(|pin| self.pin(pin)).collect(),
@@ -232,6 +249,29 @@ impl Check<'_> {
             }
         }
         prefixes
+    }
+
+    /// Prefixes, and names of hosts.
+    fn peers(&mut self, list: &[Spanned<String>]) -> (Vec<Prefix>, Vec<String>) {
+        let (mut prefixes, mut names) = (Vec::new(), Vec::new());
+        for item in list {
+            let text = item.get_ref();
+            // No top-level domain is a number.
+            let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+            match text.parse() {
+                Ok(prefix) => prefixes.push(prefix),
+                Err(_) if is_name(text) && last.bytes().any(|byte| byte.is_ascii_alphabetic()) => {
+                    names.push(text.clone());
+                }
+                Err(error) => self.fault(
+                    &item.span(),
+                    format!(
+                        "\"{text}\" is no name of a host and no prefix: {error}, for example \"203.0.113.0/24\", \"2001:db8::/32\" or \"desk.example.org\""
+                    ),
+                ),
+            }
+        }
+        (prefixes, names)
     }
 
     pub(crate) fn path(&mut self, at: &Range<usize>, path: &str) -> Option<PathBuf> {
@@ -300,11 +340,7 @@ impl Check<'_> {
 
     pub(crate) fn name(&mut self, item: &Spanned<String>) -> Option<String> {
         let name = item.get_ref();
-        let label = |label: &str| {
-            (1..=63).contains(&label.len())
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        };
-        if name.len() <= NAME_MAX && name.strip_suffix('.').unwrap_or(name).split('.').all(label) {
+        if is_name(name) {
             return Some(name.clone());
         }
         self.fault(&item.span(), format!("\"{name}\" is no name of a host, for example \"laptop.example.org\""));
@@ -326,6 +362,14 @@ impl Check<'_> {
             }
         })
     }
+}
+
+fn is_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    text.len() <= NAME_MAX && text.strip_suffix('.').unwrap_or(text).split('.').all(label)
 }
 
 #[cfg(test)]
@@ -360,7 +404,9 @@ mod tests {
     fn everything_set() {
         let text = r#"
             mobile = true
-            peers = ["203.0.113.0/24", "2001:db8::1"]
+            peers = ["203.0.113.0/24", "2001:db8::1", "desk.example.org", "server"]
+            exclude = ["10.0.0.0/8"]
+            claims = "/k/claims"
             exclude_ports = [53, 5353]
             group_key = ["/k/new.key", "/k/old.key"]
             host_key = "/k/host.key"
@@ -378,6 +424,9 @@ mod tests {
             config.peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["203.0.113.0/24", "2001:db8::1/128"]
         );
+        assert_eq!(config.peer_names, ["desk.example.org", "server"]);
+        assert_eq!(config.exclude.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8"]);
+        assert_eq!(config.claims, PathBuf::from("/k/claims"));
         assert_eq!(config.exclude_ports, [53, 5353]);
         assert_eq!(config.group_keys, [PathBuf::from("/k/new.key"), "/k/old.key".into()]);
         assert_eq!(config.port, 19434);
@@ -393,7 +442,15 @@ mod tests {
             ("mobile = \"yes\"", 1, "expected a boolean"),
             ("mobile = true", 1, "needs peers"),
             ("port = 1\n\nmobile = true\npeers = []", 4, "needs peers"),
-            ("peers = [\n  \"203.0.113.0/24\",\n  \"203.0.113.1/24\",\n]", 3, "\"203.0.113.1/24\" is no prefix"),
+            (
+                "peers = [\n  \"203.0.113.0/24\",\n  \"203.0.113.1/24\",\n]",
+                3,
+                "\"203.0.113.1/24\" is no name of a host and no prefix",
+            ),
+            ("peers = [\"203.0.113.256\"]", 1, "no prefix"),
+            ("peers = [\"desk.example.org/24\"]", 1, "no prefix"),
+            ("exclude = [\"desk.example.org\"]", 1, "\"desk.example.org\" is no prefix"),
+            ("claims = \"claims\"", 1, "no absolute path"),
             ("peers = \"203.0.113.0/24\"", 1, "expected a sequence"),
             ("\n\nport = 0", 3, "port must be 1 to 65535, not 0"),
             ("port = 65536", 1, "not 65536"),
@@ -427,13 +484,13 @@ mod tests {
 
     #[test]
     fn all_faults_at_once_in_order() {
-        let faults = Config::parse("port = 0\ngrace = 0\npeers = [\"x\"]\nname = \"-\\n\"").unwrap_err();
+        let faults = Config::parse("port = 0\ngrace = 0\npeers = [\"x/\"]\nname = \"-\\n\"").unwrap_err();
         assert_eq!(faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [1, 2, 3, 4]);
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "\\PC*", key in "(port|peers|listen|pins|name|grace|group_key)", value in "[-0-9\\[\\]\",.:/a-f]*") {
+        fn no_text_makes_it_panic(text in "\\PC*", key in "(port|peers|exclude|listen|pins|name|grace|group_key)", value in "[-0-9\\[\\]\",.:/a-f]*") {
             let _ = Config::parse(&text);
             let _ = Config::parse(&format!("{key} = {value}"));
         }

@@ -51,7 +51,9 @@ impl Settings {
             settings.protocol.group_keys.iter().map(|key| dprp::HostKey::from_bytes(key.expose()).public()).collect()
         };
         let rest = |config: &Config| Config {
+            exclude: Vec::new(),
             exclude_ports: Vec::new(),
+            claims: std::path::PathBuf::new(),
             log_level: log::LevelFilter::Off,
             grace: 0,
             udp_idle: 0,

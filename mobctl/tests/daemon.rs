@@ -49,7 +49,7 @@ impl Place {
     fn configure(&self, extra: &str) {
         let at = self.folder.path().display();
         let text = format!(
-            "host_key = \"{at}/host.key\"\ngroup_key = \"{at}/group.key\"\nport = {}\nlisten = [\"127.0.0.1\"]\n{extra}\n",
+            "host_key = \"{at}/host.key\"\ngroup_key = \"{at}/group.key\"\nclaims = \"{at}/claims\"\nport = {}\nlisten = [\"127.0.0.1\"]\n{extra}\n",
             self.port
         );
         std::fs::write(self.path("mobctl.conf"), text).unwrap();

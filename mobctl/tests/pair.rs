@@ -12,6 +12,7 @@ use mobctl::control::{self, Outcome, Peer, Request, Response, Status};
 use mobctl::tuple;
 use nix::sched::{CloneFlags, unshare};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -63,8 +64,9 @@ impl Host {
     fn new(extra: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();
-        let text =
-            format!("host_key = \"{at}/host.key\"\ngroup_key = \"{at}/group.key\"\nlog_level = \"debug\"\n{extra}\n");
+        let text = format!(
+            "host_key = \"{at}/host.key\"\ngroup_key = \"{at}/group.key\"\nclaims = \"{at}/claims\"\nlog_level = \"debug\"\n{extra}\n"
+        );
         std::fs::write(folder.path().join("mobctl.conf"), text).unwrap();
         let host = Self { space: Space::new(), folder, fake: Fake::new(), daemon: None };
         assert!(host.command(&["keygen", "host"]).output().unwrap().status.success());
@@ -82,9 +84,26 @@ impl Host {
 
     fn start(&mut self) {
         let mut command = self.command(&["daemon", "-f", "--pidfile"]);
-        command.arg(self.folder.path().join("pid"));
+        let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        command.arg(self.folder.path().join("pid")).stderr(log);
         self.daemon = Some(self.space.run(move || command.spawn().unwrap()));
         self.wait_for("the daemon", |_, _| true);
+    }
+
+    /// As kill -9.
+    fn kill(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// How many lines of all its daemons' logs have `part` in them.
+    fn logged(&self, part: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(part)).count()
     }
 
     fn stop(&mut self) {
@@ -183,11 +202,25 @@ fn scenario(prefix: &str, length: u8, end_of: impl Fn(&str, u16) -> String) {
     assert_eq!(peer.fake.state().find(&theirs).unwrap().wire.remote, second);
     assert_eq!(peer.fake.state().table.len(), 1, "the excluded port is left alone");
 
-    // The daemon ends and begins: the binding stays, the claim is made anew from the address in use.
-    mobile.stop();
-    assert_eq!(mobile.fake.state().find(&ours).unwrap().wire.local, second);
-    mobile.start();
-    mobile.wait_for("a confirmed claim again", |status, _| status.confirmed == 1);
+    // Daemons end, or are killed, and begin: binding and claim stay. They are confirmed before a peer is heard.
+    for killed in [false, true] {
+        for host in [&mut mobile, &mut peer] {
+            if killed {
+                host.kill()
+            } else {
+                host.stop()
+            }
+            host.start();
+            let here = host.folder.path().join("claims");
+            assert_eq!(std::fs::metadata(here).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        mobile.wait_for("the claim still", |status, _| status.confirmed == 1);
+        peer.wait_for("the claim there still", |_, peers| peers.len() == 1 && peers[0].claims == 1);
+        assert_eq!(mobile.fake.state().find(&ours).unwrap().wire.local, second);
+    }
+    // Nothing was claimed anew: the only number is the first one, and the peers know each other.
+    assert_eq!(mobile.logged("confirmed 1 claims"), 1, "{}", mobile.log());
+    assert_eq!(mobile.logged("was restarted") + peer.logged("was restarted"), 0);
 
     // The old address is gone first.
     mobile.space.ip(&format!("addr del {}/{length} dev m0", at("2")));

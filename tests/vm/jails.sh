@@ -94,6 +94,7 @@ for name in mobile peer; do
 		peers = ["10.9.0.0/24", "2001:db8:9::/64"]
 		group_key = "$work/group.key"
 		host_key = "$work/$name.key"
+		claims = "$work/$name.claims"
 		log_level = "debug"
 	END
 	[ $name = peer ] && sed -i '' '/^peers/d' "$work/$name.conf"

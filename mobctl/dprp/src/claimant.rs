@@ -164,8 +164,7 @@ impl Endpoint {
         }
         if self.config.mobile {
             for (flow, instance) in live {
-                let target = || self.config.targets.iter().any(|prefix| prefix.contains(flow.remote.ip()));
-                if !self.mine.contains_key(&flow) && is_claimable(&flow) && target() {
+                if !self.mine.contains_key(&flow) && is_claimable(&flow) && self.is_target(&flow) {
                     touched.extend(self.want(now, flow, instance, host));
                 }
             }
@@ -178,6 +177,24 @@ impl Endpoint {
         for address in wanted {
             self.redial(now, address, host);
         }
+    }
+
+    fn is_target(&self, flow: &Flow) -> bool {
+        self.config.targets.iter().any(|prefix| prefix.contains(flow.remote.ip()))
+    }
+
+    /// Flows that wait for an association and no longer lead to a target wait no longer.
+    pub(crate) fn forget_unwanted(&mut self) {
+        let mut wanted = std::mem::take(&mut self.wanted);
+        for flows in wanted.values_mut() {
+            let (kept, unwanted): (BTreeSet<Flow>, _) = flows.iter().copied().partition(|flow| self.is_target(flow));
+            *flows = kept;
+            for flow in unwanted {
+                self.mine.remove(&flow);
+            }
+        }
+        wanted.retain(|_, flows| !flows.is_empty());
+        self.wanted = wanted;
     }
 
     /// Queues a flow at its peer, which is returned, or has it wait for an association.

@@ -2,7 +2,7 @@
 
 use crate::association::{Path, Peers, Ping};
 use crate::claimant::Mine;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Prefix};
 use crate::cookie::Baker;
 use crate::correspondent::Owner;
 use crate::handshake::Handshakes;
@@ -193,6 +193,12 @@ impl Endpoint {
                 Timer::Pending(peer, number) => self.on_pending_timer(now, peer, number, host),
             }
         }
+    }
+
+    /// Changes where associations are started to; see [`Config::targets`]. What is claimed stays claimed.
+    pub fn aim(&mut self, targets: Vec<Prefix>) {
+        self.config.targets = targets;
+        self.forget_unwanted();
     }
 
     /// The next datagram to send.

@@ -58,15 +58,31 @@ impl std::error::Error for RestoreError {}
 
 /// CRC-32 (IEEE 802.3): finds damage, not malice.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1));
-        }
-    }
-    !crc
+    let next = |crc: u32, byte: &u8| {
+        let index = (crc ^ u32::from(*byte)) & 0xff;
+        (crc >> 8) ^ usize::try_from(index).ok().and_then(|index| CRC.get(index)).unwrap_or(&0)
+    };
+    !bytes.iter().fold(u32::MAX, next)
 }
+
+/// What each byte does to the checksum.
+const CRC: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte: u8 = 0;
+    let mut rest = table.as_mut_slice();
+    while let [entry, others @ ..] = rest {
+        let mut crc = byte as u32;
+        let mut bits = 0_u8;
+        while bits < 8 {
+            crc = (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1));
+            bits = bits.wrapping_add(1);
+        }
+        *entry = crc;
+        byte = byte.wrapping_add(1);
+        rest = others;
+    }
+    table
+};
 
 impl Writer {
     /// A count and each item. What nobody can count to is left out.

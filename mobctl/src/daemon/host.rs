@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::exit::Failure;
 use crate::{system, tuple};
 use mobconn_abi::{self as abi, Alternate, Record, TCP, Tuple};
-use mobconn_dprp::{Flow, Half, Host, KernelError, Protocol};
+use mobconn_dprp::{Flow, Half, Host, KernelError, Prefix, Protocol};
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -24,12 +24,14 @@ pub(super) struct KernelHost {
     list: Lister,
     connections: HashMap<Tuple, Known>,
     listed: Option<Instant>,
+    /// A listing has worked.
+    known: bool,
     /// What the last listing cost: it bounds how often one is made on demand.
     cost: Duration,
     /// The sides of all bindings; `None` when something changed since they were read.
     bindings: Option<Bindings>,
-    /// Flows from or to these ports are left alone.
-    excluded: Vec<u16>,
+    /// Flows from or to these ports are left alone, and so are those from or to these addresses.
+    excluded: (Vec<u16>, Vec<Prefix>),
     /// TCP bindings without a connection, and since when.
     orphans: HashMap<Tuple, Instant>,
 }
@@ -93,9 +95,10 @@ impl KernelHost {
             list,
             connections: HashMap::new(),
             listed: None,
+            known: false,
             cost: Duration::ZERO,
             bindings: None,
-            excluded: Vec::new(),
+            excluded: (Vec::new(), Vec::new()),
             orphans: HashMap::new(),
         }
     }
@@ -139,16 +142,20 @@ impl KernelHost {
         self.bindings = None;
     }
 
-    /// Lists the connections anew.
-    pub(super) fn refresh(&mut self) {
+    /// Lists the connections anew. Returns whether that worked, now or before.
+    pub(super) fn refresh(&mut self) -> bool {
         let began = Instant::now();
         match (self.list)() {
-            Ok(list) => self.merge(list),
+            Ok(list) => {
+                self.merge(list);
+                self.known = true;
+            }
             Err(error) => log::error!("cannot list the connections: {error}"),
         }
         self.listed = Some(Instant::now());
         self.cost = began.elapsed();
         self.bindings = None;
+        self.known
     }
 
     fn merge(&mut self, list: Vec<Connection>) {
@@ -169,13 +176,16 @@ impl KernelHost {
         self.connections = now;
     }
 
-    /// Leaves flows from or to these ports alone, whoever claims them.
-    pub(super) fn exclude(&mut self, ports: &[u16]) {
-        self.excluded = ports.into();
+    /// Leaves flows from or to these ports and addresses alone, whoever claims them.
+    pub(super) fn exclude(&mut self, ports: &[u16], addresses: &[Prefix]) {
+        self.excluded = (ports.into(), addresses.into());
     }
 
     fn is_excluded(&self, flow: &Flow) -> bool {
-        [flow.local.port(), flow.remote.port()].iter().any(|port| self.excluded.contains(port))
+        let (ports, addresses) = &self.excluded;
+        [flow.local, flow.remote]
+            .iter()
+            .any(|end| ports.contains(&end.port()) || addresses.iter().any(|prefix| prefix.contains(end.ip())))
     }
 
     /// The established connections that can move, and how many there were with the excluded ones.

@@ -6,8 +6,10 @@
 
 mod chronicle;
 mod clock;
+mod finder;
 mod host;
 mod logger;
+mod memory;
 mod moves;
 mod names;
 pub mod pidfile;
@@ -19,8 +21,10 @@ use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 use chronicle::{Chronicle, printable};
 use clock::{Clock, poll_millis};
+use finder::Finder;
 use host::KernelHost;
-use mobconn_dprp::{Endpoint, Event, Instant, News, PublicKey};
+use memory::Memory;
+use mobconn_dprp::{Config, Endpoint, Event, Instant, News, Prefix, PublicKey, RestoreError};
 use moves::Watch;
 use names::Names;
 use nix::net::if_::InterfaceFlags;
@@ -147,6 +151,10 @@ struct Daemon {
     chronicle: Chronicle,
     watches: Vec<Watch>,
     names: Names,
+    memory: Memory,
+    finder: Finder,
+    /// Where associations are started to now.
+    targets: Vec<Prefix>,
     eligible: usize,
     movable: usize,
     listing_due: Instant,
@@ -157,13 +165,20 @@ struct Daemon {
 impl Daemon {
     fn new(options: &Options, settings: Settings) -> Result<Self, Failure> {
         let mut host = KernelHost::open(options.device.clone())?;
-        host.exclude(&settings.config.exclude_ports);
+        host.exclude(&settings.config.exclude_ports, &settings.config.exclude);
         let sockets = Sockets::open(&settings.config.listen, settings.config.port)?;
         let server = Server::open(&options.control)?;
         let clock = Clock::new();
-        let endpoint = endpoint(&settings, &mut host, clock.now())?;
+        let memory = Memory::new(settings.config.claims.clone());
+        let (config, rng) = protocol(&settings, &mut host)?;
+        let endpoint = memory.recall(config, rng, clock.now()).map_err(cannot_begin)?;
+        let mut finder = Finder::default();
+        finder.follow(&settings.config.peer_names);
+        // One listing alone may miss a connection, and a claim that is remembered would end.
+        host.refresh();
         let mut daemon = Self {
             config_path: options.config.clone(),
+            targets: settings.config.peers.clone(),
             settings,
             endpoint,
             host,
@@ -172,6 +187,8 @@ impl Daemon {
             chronicle: Chronicle::default(),
             watches: Vec::new(),
             names: Names::default(),
+            memory,
+            finder,
             eligible: 0,
             movable: 0,
             listing_due: clock.now(),
@@ -199,6 +216,7 @@ impl Daemon {
 
     fn run(&mut self, signals: &Signals) -> Result<(), Failure> {
         self.names.follow(self.settings.ddns.clone());
+        self.finder.begin();
         while !self.stopping {
             let ready = self.wait(signals)?;
             if caught(&signals.stop) {
@@ -214,10 +232,15 @@ impl Daemon {
             for (client, request) in self.server.serve(&ready.control) {
                 self.serve(client, request);
             }
+            if ready.names {
+                self.found();
+            }
             self.due();
             self.flush(false);
             self.answer_watches();
+            self.memory.look(self.clock.now(), &self.endpoint);
         }
+        self.memory.conclude(&self.endpoint);
         self.server.drain();
         // Callers should find nobody rather than a stranger.
         self.names.stop();
@@ -230,21 +253,28 @@ impl Daemon {
         let deadlines = [self.listing_due, self.tidying_due].into_iter();
         let deadlines =
             deadlines.chain(self.endpoint.poll_timeout()).chain(self.watches.iter().map(|watch| watch.deadline));
+        let deadlines = deadlines.chain(self.memory.deadline(now));
         let timeout = deadlines.map(|deadline| poll_millis(now, deadline)).min().unwrap_or(u16::MAX);
 
         let mut fds: Vec<PollFd<'_>> =
             [&signals.stop, &signals.reload].map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).into();
         let first_socket = fds.len();
         fds.extend(self.sockets.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let first_name = fds.len();
+        fds.extend(self.finder.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let first_control = fds.len();
         fds.extend(self.server.fds().map(|(fd, flags)| PollFd::new(fd, flags)));
         match poll(&mut fds, PollTimeout::from(timeout)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(Failure::new(Exit::System, format!("poll: {errno}"))),
         }
-        let ready = |fds: &[PollFd<'_>]| fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
-        let (sockets, control) = fds.split_at(first_control);
-        Ok(Ready { sockets: ready(sockets.get(first_socket..).unwrap_or_default()), control: ready(control) })
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
+        let part = |range: std::ops::Range<usize>| ready.get(range).unwrap_or_default().to_vec();
+        Ok(Ready {
+            sockets: part(first_socket..first_name),
+            names: part(first_name..first_control).contains(&true),
+            control: part(first_control..ready.len()),
+        })
     }
 
     fn receive(&mut self, ready: &[bool]) {
@@ -273,12 +303,31 @@ impl Daemon {
         }
     }
 
+    /// Names of peers were answered.
+    fn found(&mut self) {
+        for event in self.finder.news() {
+            self.endpoint.handle_event(self.clock.now(), event, &mut self.host);
+        }
+        self.aim();
+    }
+
+    /// Associations are started to what is configured, names included.
+    fn aim(&mut self) {
+        let targets = self.finder.targets(&self.settings.config.peers);
+        if targets != self.targets {
+            self.targets.clone_from(&targets);
+            self.endpoint.aim(targets);
+            self.list_connections();
+        }
+    }
+
     /// Does what the clock asks for.
     fn due(&mut self) {
         let now = self.clock.now();
         if self.listing_due <= now {
             self.listing_due = now.after(LISTING);
             self.names.look();
+            self.aim();
             if self.settings.config.mobile || self.endpoint.peers().next().is_some() {
                 self.list_connections();
                 self.flush(false);
@@ -299,9 +348,12 @@ impl Daemon {
     }
 
     fn list_connections(&mut self) {
-        self.host.refresh();
+        if !self.host.refresh() {
+            // Nothing is known: that does not mean that there is nothing.
+            return;
+        }
         let (flows, movable) = self.host.flows();
-        let targets = &self.settings.config.peers;
+        let targets = &self.targets;
         self.eligible =
             flows.iter().filter(|(flow, _)| targets.iter().any(|prefix| prefix.contains(flow.remote.ip()))).count();
         self.movable = movable;
@@ -315,6 +367,9 @@ impl Daemon {
                 // Lost as on any network: the protocol asks again.
                 log::debug!("sending to {} failed: {error}", transmit.remote);
             }
+        }
+        while let Some(name) = self.endpoint.poll_query() {
+            self.finder.seek(name);
         }
         let mut replaced = false;
         while let Some(notice) = self.endpoint.poll_notice() {
@@ -413,15 +468,21 @@ impl Daemon {
     fn reload(&mut self) -> Result<(), Failure> {
         let new = Settings::read(&self.config_path)?;
         if !self.settings.same_protocol(&new) {
-            // Associations are made anew; the bindings are the kernel's.
-            let endpoint = endpoint(&new, &mut self.host, self.clock.now())?;
+            // Associations are made anew; claims stay, and the bindings are the kernel's.
+            let (config, rng) = protocol(&new, &mut self.host)?;
+            let endpoint = self.memory.convert(&self.endpoint, config, rng, self.clock.now()).map_err(cannot_begin)?;
             self.listen(&new)?;
             self.endpoint = endpoint;
+            self.memory.forget_revision();
+            self.targets.clone_from(&new.config.peers);
         }
-        self.host.exclude(&new.config.exclude_ports);
+        self.memory.go_to(&new.config.claims);
+        self.finder.follow(&new.config.peer_names);
+        self.host.exclude(&new.config.exclude_ports, &new.config.exclude);
         log::set_max_level(new.config.log_level);
         self.settings = new;
         self.names.follow(self.settings.ddns.clone());
+        self.aim();
         log::info!("read {} again", self.config_path.display());
         self.resume();
         Ok(())
@@ -509,17 +570,22 @@ impl Daemon {
 /// What poll(2) reported, in the order of the descriptors.
 struct Ready {
     sockets: Vec<bool>,
+    names: bool,
     control: Vec<bool>,
 }
 
-fn endpoint(settings: &Settings, host: &mut KernelHost, now: Instant) -> Result<Endpoint, Failure> {
+/// What the protocol begins with: its configuration, and a generator of random numbers that the system has seeded.
+fn protocol(settings: &Settings, host: &mut KernelHost) -> Result<(Config, ChaCha20Rng), Failure> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut_slice())
         .map_err(|error| Failure::new(Exit::System, format!("no random numbers from the system: {error}")))?;
     let mut config = settings.protocol.clone();
     config.generation = host.check_device().map_or(0, |info| info.local_generation);
-    Endpoint::new(config, ChaCha20Rng::from_seed(*seed), now)
-        .map_err(|error| Failure::new(Exit::Config, error.to_string()))
+    Ok((config, ChaCha20Rng::from_seed(*seed)))
+}
+
+fn cannot_begin(error: RestoreError) -> Failure {
+    Failure::new(Exit::Config, error.to_string())
 }
 
 /// The addresses of all interfaces that have these flags.

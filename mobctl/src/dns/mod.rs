@@ -6,6 +6,7 @@ pub mod resolver;
 pub mod system;
 pub mod transport;
 pub mod trouble;
+pub mod zone;
 
 pub use message::DnsName;
 pub use resolver::Resolver;

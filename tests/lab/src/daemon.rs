@@ -39,7 +39,9 @@ impl Daemon {
         let (group_key, host_key, config) = (file("group"), file("host"), file("conf"));
         write_key(&group_key, "group-key", 0x6772_6f75_7000 + group)?;
         write_key(&host_key, "host-key", 0x686f_7374_0000 + host.number as u64)?;
-        let mut text = format!("log_level = \"debug\"\ngroup_key = {group_key:?}\nhost_key = {host_key:?}\n");
+        let claims = file("claims");
+        let mut text =
+            format!("log_level = \"debug\"\ngroup_key = {group_key:?}\nhost_key = {host_key:?}\nclaims = {claims:?}\n");
         if mobile {
             text += &format!("mobile = true\npeers = [\"{}/24\", \"{}/64\"]\n", HOME.v4, HOME.v6);
         }

@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::wire::HELLO_LENGTH;
-use crate::{GroupKey, News};
+use crate::{Config, GroupKey, News};
 
 #[test]
 fn an_association_takes_three_datagrams_and_an_answer() {
@@ -73,6 +73,34 @@ fn only_targets_are_asked() {
     world.connect(0, 1, (HOME, 40_001), (SERVER_TOO, 22));
     world.flows(0);
     world.run(SECOND);
+    assert_eq!(world.nodes[0].view().confirmed, 1);
+}
+
+/// Targets change: whoever waits for an association with what is none any more waits no longer, and what is claimed stays.
+#[test]
+fn targets_come_and_go() {
+    let prefix = |text: &str| vec![text.parse().expect("a prefix")];
+    let mut world = World::new(4);
+    world.add(Config { targets: Vec::new(), ..mobile(1) }, &[HOME]);
+    world.add(fixed(2), &[SERVER, SERVER_TOO]);
+    let flow = world.connect(0, 1, (HOME, 40_000), (SERVER, 22));
+    let nobody = world.connect(0, 1, (HOME, 40_001), ("192.0.2.99", 22));
+    world.flows(0);
+    world.run(SECOND);
+    assert_eq!(world.sent, []);
+    world.nodes[0].endpoint.aim(prefix("192.0.2.0/24"));
+    world.flows(0);
+    world.run(SECOND);
+    assert_eq!(world.nodes[0].view().confirmed, 1);
+    assert!(world.nodes[0].endpoint.mine.contains_key(&nobody));
+    // Its host is asked a few times, and again after a while.
+    world.run(30 * SECOND);
+    world.nodes[0].endpoint.aim(prefix("198.51.100.0/24"));
+    world.flows(0);
+    let sent = world.sent.len();
+    world.run(3600 * SECOND);
+    assert!(world.nodes[0].endpoint.mine.keys().eq([&flow]));
+    assert!(world.sent[sent..].iter().all(|datagram| datagram.to.ip() != ip("192.0.2.99")));
     assert_eq!(world.nodes[0].view().confirmed, 1);
 }
 

@@ -134,6 +134,43 @@ fn a_peer_that_lost_a_flow_says_so() {
     assert!(!world.nodes[0].kernel.binding(&flows[0]).local.holds());
 }
 
+/// A reboot forgets everything, and so does the other end, as soon as it has to do with what is new.
+#[test]
+fn a_reboot_is_forgotten_on_both_ends() {
+    for node in [0, 1] {
+        let mut world = World::pair(9);
+        let flows = world.claimed(5, HOME, SERVER);
+        world.go(0, HOME, CAFE, false);
+        world.run(SECOND);
+        world.reboot(node);
+        world.run(60 * SECOND);
+        // Connections with a host that has rebooted end by RST as soon as one of their segments arrives there.
+        let other = 1 - node;
+        for flow in &flows {
+            world.end(other, &if other == 0 { *flow } else { flow.mirrored() });
+        }
+        world.flows(other);
+        let fresh = world.connect(0, 1, (CAFE, 50_000), (SERVER, 22));
+        world.flows(0);
+        world.run(60 * SECOND);
+        assert_eq!(world.nodes[0].view().confirmed, 1, "{node}");
+        assert_eq!(world.nodes[1].endpoint.owners.keys().copied().collect::<Vec<_>>(), [fresh.mirrored()], "{node}");
+        assert!(world.nodes[other].has_news(|news| matches!(news, News::PeerRestarted { .. })), "{node}");
+        // The new connection moves as if nothing had been.
+        world.go(0, CAFE, TRAIN, false);
+        world.run(SECOND);
+        assert_eq!(world.wire(0, &fresh).0, ip(TRAIN), "{node}");
+        world.end(0, &fresh);
+        world.end(1, &fresh.mirrored());
+        for _ in 0..120 {
+            world.flows(0);
+            world.flows(1);
+            world.run(10 * SECOND);
+        }
+        assert!(world.nodes.iter().all(|node| node.endpoint.peers().count() == 0), "{node}: nothing is left");
+    }
+}
+
 #[test]
 fn a_snapshot_is_of_one_boot_and_one_key() {
     let (_, [mover, peer]) = past();

@@ -168,6 +168,12 @@ impl World {
         self.flows(node);
     }
 
+    /// A node boots: its connections, its bindings and its daemon's memory are gone.
+    pub(crate) fn reboot(&mut self, node: usize) {
+        self.nodes[node].kernel = Kernel::default();
+        self.restart(node);
+    }
+
     /// The daemon of a node begins anew, with this snapshot; kernel and connections stay.
     pub(crate) fn resume_from(&mut self, node: usize, snapshot: &[u8]) {
         let rng = ChaCha20Rng::seed_from_u64(self.rng.next_u64());

@@ -87,7 +87,7 @@ fn what_cannot_move_is_not_offered() {
     .map(|tuple| established(tuple, 1))
     .into();
     host.refresh();
-    host.exclude(&[53]);
+    host.exclude(&[53], &[]);
     let (flows, movable) = host.flows();
     let remotes: Vec<String> = flows.iter().map(|(flow, _)| flow.remote.to_string()).collect();
     assert_eq!(remotes, ["203.0.113.1:22", "[2001:db8::2]:2"]);
@@ -95,8 +95,14 @@ fn what_cannot_move_is_not_offered() {
     // Nor can anybody else claim what is excluded here.
     let excluded = flow(&side(TCP, "192.0.2.1:1", "203.0.113.1:53")).unwrap();
     assert_eq!(host.instance(&excluded), None);
-    host.exclude(&[]);
+    host.exclude(&[], &[]);
     assert_eq!(host.instance(&excluded), Some(1));
+    for prefix in ["203.0.113.0/24", "192.0.2.1"] {
+        host.exclude(&[], &[prefix.parse().unwrap()]);
+        let remotes: Vec<String> = host.flows().0.iter().map(|(flow, _)| flow.remote.to_string()).collect();
+        assert_eq!(remotes, ["[2001:db8::2]:2"]);
+        assert_eq!(host.instance(&excluded), None);
+    }
 }
 
 #[test]

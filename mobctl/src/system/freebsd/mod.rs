@@ -43,6 +43,14 @@ fn list(name: &std::ffi::CStr, parse: fn(&[u8]) -> Result<Vec<Connection>, ListE
     }
 }
 
+/// What tells this boot of the system from every other one.
+///
+/// # Errors
+/// Those of sysctl(3).
+pub fn boot() -> io::Result<Vec<u8>> {
+    call::sysctl(c"kern.boot_id")
+}
+
 /// Makes an IPv4 socket tell the destination of what it receives.
 ///
 /// # Errors

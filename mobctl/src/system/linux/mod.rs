@@ -50,6 +50,14 @@ pub fn connections() -> io::Result<Vec<Connection>> {
     Ok(connections)
 }
 
+/// What tells this boot of the system from every other one.
+///
+/// # Errors
+/// Those of reading it.
+pub fn boot() -> io::Result<Vec<u8>> {
+    Ok(std::fs::read("/proc/sys/kernel/random/boot_id")?.trim_ascii().to_vec())
+}
+
 /// Makes an IPv4 socket tell the destination of what it receives.
 ///
 /// # Errors
