@@ -190,7 +190,8 @@ struct mobconn_egress {
 	X(resumed, "TCP connections made to send again at once after a move") \
 	X(refused_full, "Bindings refused because the table is full")	\
 	X(refused_conflict, "Bindings refused because their wire side is another flow's") \
-	X(steered, "Packets sent by the network of their source and not by the route to their destination")
+	X(steered, "Packets sent by the network of their source and not by the route to their destination") \
+	X(passed_ipsec, "Packets sealed by IPsec, passed untouched while bindings live")
 
 /* mobconn_event.kind */
 #define	MOBCONN_EVENT_MADE		1

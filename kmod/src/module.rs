@@ -13,18 +13,13 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use mobconn_engine::Limits;
-use mobconn_sys::{Device, Errno, NoMemory, SysctlCtx, ffi, osreldate};
+use mobconn_sys::{BRANCH, Device, Errno, NoMemory, OLDEST, SysctlCtx, ffi, osreldate};
 
 unsafe extern "C" {
     /// Of `declare.c`.
     static mut mobconn_cdevsw: ffi::cdevsw;
 }
 
-/// The branch of FreeBSD whose kernels the module fits. The kernel linker sees
-/// to it as well, unless it was told not to.
-const BRANCH: c_int = 14;
-/// The oldest kernel whose interfaces the module was built for: 14.0-RELEASE.
-const OLDEST: c_int = 1_400_097;
 /// Most bindings that `net.inet.mobconn.max_flows` may ask for.
 const FLOWS_LIMIT: u32 = 1 << 24;
 
@@ -100,7 +95,8 @@ pub(crate) fn bindings_changed(before: u32, after: u32) {
     }
 }
 
-/// Whether the running kernel is one that the module was built for.
+/// Whether the running kernel is one that the module was built for. The kernel
+/// linker sees to it as well, unless it was told not to.
 fn fits() -> bool {
     let running = osreldate();
     let fits = running >= OLDEST && running / 100_000 == BRANCH;

@@ -77,5 +77,6 @@ pub(crate) const fn of_pass(reason: PassReason) -> Counter {
     match reason {
         PassReason::Options => Counter::PassedOptions,
         PassReason::Malformed => Counter::PassedMalformed,
+        PassReason::Ipsec => Counter::PassedIpsec,
     }
 }

@@ -76,4 +76,6 @@ counters! {
     RefusedConflict = "refused_conflict",
     /// Packets sent by the network of their source and not by the route to their destination
     Steered = "steered",
+    /// Packets sealed by IPsec, passed untouched while bindings live
+    PassedIpsec = "passed_ipsec",
 }

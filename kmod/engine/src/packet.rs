@@ -84,6 +84,8 @@ pub enum PassReason {
     Options,
     /// Its headers contradict themselves.
     Malformed,
+    /// IPsec has sealed it: what it carries cannot be told.
+    Ipsec,
 }
 
 /// Why a packet is dropped.

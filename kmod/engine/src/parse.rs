@@ -18,6 +18,8 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+const ESP: u8 = 50;
+const AH: u8 = 51;
 const ICMP_V6: u8 = 58;
 const DESTINATION: u8 = 60;
 
@@ -106,7 +108,7 @@ fn parse_v4<P: Packet>(packet: &mut P) -> Result<Parsed, Verdict> {
     let header = bytes::<P, 20>(packet, 0)?;
     let [first, _, _, _, _, _, _, _, _, protocol, ..] = *header;
     if !matches!(protocol, TCP | UDP | ICMP) {
-        return Ok(Parsed::Other);
+        return other(protocol);
     }
     let offset = usize::from(first & 0xf).wrapping_mul(4);
     let fragment = u16::from_be_bytes(field(header, 6)) & 0x3fff != 0;
@@ -143,7 +145,7 @@ fn parse_v6<P: Packet>(packet: &mut P) -> Result<Parsed, Verdict> {
             return parse_error(packet, Version::V6, offset, end);
         }
         if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
-            return Ok(Parsed::Other);
+            return other(next);
         }
         if offset.saturating_add(8) > end {
             return Err(MALFORMED);
@@ -172,6 +174,12 @@ fn parse_v6<P: Packet>(packet: &mut P) -> Result<Parsed, Verdict> {
         offset = offset.saturating_add(length);
     }
     Ok(Parsed::Other)
+}
+
+/// A protocol that has no flows.
+#[cold]
+fn other(protocol: u8) -> Result<Parsed, Verdict> {
+    if matches!(protocol, ESP | AH) { Err(Verdict::PassCounted(PassReason::Ipsec)) } else { Ok(Parsed::Other) }
 }
 
 fn transport(protocol: u8) -> Option<Protocol> {

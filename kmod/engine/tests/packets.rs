@@ -178,6 +178,29 @@ fn other_flows_pass_untouched() {
 }
 
 #[test]
+fn what_ipsec_sealed_passes_counted() {
+    for flow in ["10.2.0.2:4444 10.9.0.9:80", "[2001:db8::2]:4444 [2001:db8::9]:80"] {
+        let (engine, mut control) = engine(4);
+        let wire = side(&format!("tcp {flow}"));
+        control
+            .add(&engine, &side("tcp 10.1.0.2:4444 10.9.0.9:80"), &side("tcp 10.2.0.2:4444 10.9.0.9:80"), 1)
+            .unwrap();
+        for (protocol, verdict) in [
+            (50, Verdict::PassCounted(PassReason::Ipsec)),
+            (51, Verdict::PassCounted(PassReason::Ipsec)),
+            (47, Verdict::Pass),
+        ] {
+            let mut bytes = incoming(&wire, "A", b"x");
+            bytes[if wire.version == Version::V4 { 9 } else { 6 }] = protocol;
+            assert_eq!(input(&engine, &bytes), (verdict, bytes.clone()), "received, protocol {protocol}");
+            let mut packet = Bytes::new(bytes.clone());
+            assert_eq!(engine.output(&mut packet, wire.version, 1), verdict, "sent, protocol {protocol}");
+            assert_eq!(packet.bytes, bytes);
+        }
+    }
+}
+
+#[test]
 fn udp_without_checksum_keeps_none() {
     for (stack, wire) in [
         ("udp 10.1.0.2:4444 10.9.0.9:53", "udp 10.2.0.2:4444 10.9.0.9:53"),
@@ -283,7 +306,7 @@ fn ipv6_extension_headers_before_the_transport_header() {
     check(44, &[6, 0, 0, 9, 1, 2, 3, 4], Verdict::Reassemble { offset: 40 });
     check(44, &[6, 0, 0, 8, 1, 2, 3, 4], Verdict::Reassemble { offset: 40 });
     check(44, &[58, 0, 0, 9, 1, 2, 3, 4], Verdict::Pass);
-    check(50, &[6, 0, 0, 9, 1, 2, 3, 4], Verdict::Pass);
+    check(50, &[6, 0, 0, 9, 1, 2, 3, 4], Verdict::PassCounted(PassReason::Ipsec));
     check(0, &[6, 200, 0, 0, 0, 0, 0, 0], Verdict::PassCounted(PassReason::Malformed));
 }
 
