@@ -5,10 +5,11 @@
 all: kmod mobctl
 
 setup:
-	@tools/setup
+	@MOBCONN_FREEBSD="$(MOBCONN_FREEBSD)" tools/setup
 
+# MOBCONN_FREEBSD=15: for that branch, in build/freebsd15.
 kmod: setup
-	@tools/kmod
+	@MOBCONN_FREEBSD="$(MOBCONN_FREEBSD)" tools/kmod
 
 mobctl: setup
 	@tools/mobctl
@@ -32,6 +33,16 @@ demo: all
 bench: all
 	@tools/bench
 
+# On a real FreeBSD kernel, in virtual machines: see tests/vm/README.md.
+machine = VM_IMAGE="$(VM_IMAGE)" VM_KERNEL="$(VM_KERNEL)" VM_ROOT="$(VM_ROOT)" VM_ENV="$(VM_ENV)" VM_CPUS="$(VM_CPUS)" \
+    VM_MEMORY="$(VM_MEMORY)" VM_PATIENCE="$(VM_PATIENCE)" VM_QEMU="$(VM_QEMU)" VM_ACCEL="$(VM_ACCEL)"
+
+vmtest: all
+	@$(machine) tools/vmtest $(SCENARIOS)
+
+vmbench: all
+	@$(machine) tools/vmbench
+
 install:
 	@tools/install
 
@@ -39,4 +50,4 @@ install:
 clean:
 	@tools/clean
 
-.PHONY: all setup kmod mobctl check test test-long fuzz demo bench install clean
+.PHONY: all setup kmod mobctl check test test-long fuzz demo bench vmtest vmbench install clean

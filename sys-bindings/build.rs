@@ -137,10 +137,10 @@ const OPTIONS: &str = "\
 #define NETLINK 1
 ";
 
-/// The first `__FreeBSD_version` of the branch that a module may name as the
-/// oldest kernel it serves: 14.0-RELEASE is 1400097, and what is built for it
-/// is taken by every later 14.
-const OLDEST_KERNEL: &str = "-D__FreeBSD_version=1400097";
+/// What `MOBCONN_FREEBSD` may be, and the first `__FreeBSD_version` that a
+/// module for that branch may name as the oldest kernel it serves: that of the
+/// first release, so that every later kernel of the branch takes it.
+const BRANCHES: &[(&str, u32)] = &[("14", 1_400_097), ("15", 1_500_068)];
 
 fn directory(name: &str) -> Option<PathBuf> {
     println!("cargo::rerun-if-env-changed={name}");
@@ -189,8 +189,22 @@ fn main() -> Result<()> {
     let options = out.join("opt_global.h");
     fs::write(&options, OPTIONS)?;
 
+    println!("cargo::rerun-if-env-changed=MOBCONN_FREEBSD");
+    let branch = env::var("MOBCONN_FREEBSD").unwrap_or_else(|_| "14".into());
+    let Some((branch, oldest)) = BRANCHES.iter().find(|(name, _)| *name == branch) else {
+        return Err(format!("MOBCONN_FREEBSD is {branch}, which is none of {BRANCHES:?}").into());
+    };
+    // For the module, which looks at the running kernel too.
+    fs::write(
+        out.join("branch.rs"),
+        format!(
+            "/// The branch of FreeBSD whose kernels this is built for.\npub const BRANCH: i32 = {branch};\n\n\
+             /// The oldest of them, as `osreldate`: that of the first release.\npub const OLDEST: i32 = {oldest};\n"
+        ),
+    )?;
+
     let mut flags: Vec<String> = [
-        "--target=x86_64-unknown-freebsd14.0",
+        &format!("--target=x86_64-unknown-freebsd{branch}.0"),
         "-std=gnu17",
         "-ffreestanding",
         "-nostdinc",
@@ -206,7 +220,7 @@ fn main() -> Result<()> {
     flags.extend(includes.iter().map(|path| format!("-isystem{}", path.display())));
     flags.push(format!("-I{}", here.display()));
     if env::var_os("MOBCONN_SYSDIR").is_none() {
-        flags.push(OLDEST_KERNEL.into());
+        flags.push(format!("-D__FreeBSD_version={oldest}"));
     }
 
     let bindings = bindgen::Builder::default()

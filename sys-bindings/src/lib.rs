@@ -5,8 +5,8 @@
 //! What must be initialised cannot be had uninitialised, what must be freed is
 //! freed by `Drop`, and user memory is copied as plain bytes.
 //!
-//! Built for FreeBSD 14 on amd64 only, against its headers; `build.rs` says
-//! where those come from. Errors are the kernel's `errno` values.
+//! Built for one branch of FreeBSD, 14 or 15, on amd64 only, against its
+//! headers; `build.rs` says where those come from. Errors are the kernel's `errno` values.
 #![no_std]
 
 extern crate alloc;
@@ -34,6 +34,10 @@ pub mod ffi {
 }
 
 mod bell;
+mod branch {
+    include!(concat!(env!("OUT_DIR"), "/branch.rs"));
+}
+
 mod boxed;
 mod cdev;
 mod copy;
@@ -50,6 +54,7 @@ mod task;
 
 pub use bell::{Bell, BellReady, bells_close, bells_ring};
 pub use boxed::try_box;
+pub use branch::{BRANCH, OLDEST};
 pub use cdev::{CdevPriv, Device};
 pub use copy::{copyin, copyout, uio_resid, uiomove};
 pub use counter::CounterU64;

@@ -52,7 +52,7 @@ impl<T> Mtx<T> {
 /// The kernel's functions take a pointer to the lock's word.
 fn word(lock: *const UnsafeCell<ffi::mtx>) -> *mut usize {
     // SAFETY: within the lock's memory.
-    unsafe { &raw mut (*UnsafeCell::raw_get(lock)).mtx_lock }
+    unsafe { &raw mut (*UnsafeCell::raw_get(lock)).mtx_lock }.cast()
 }
 
 impl<T> Drop for Mtx<T> {

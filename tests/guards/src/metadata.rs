@@ -3,10 +3,14 @@
 use crate::module::{Module, Place};
 use object::{Object, ObjectSection};
 
-/// The oldest kernel that the module serves: 14.0-RELEASE.
-const OLDEST: i32 = 1_400_097;
-/// The newest of that branch.
-const NEWEST: i32 = 1_499_999;
+/// The oldest and the newest kernel that the module serves: those of the branch
+/// that `MOBCONN_FREEBSD` names, from its first release on.
+fn kernels_served() -> (i32, i32) {
+    match std::env::var("MOBCONN_FREEBSD").as_deref() {
+        Ok("15") => (1_500_068, 1_599_999),
+        _ => (1_400_097, 1_499_999),
+    }
+}
 
 const SET: &str = "set_modmetadata_set";
 const DEPEND: i32 = 1;
@@ -51,10 +55,11 @@ pub fn metadata(module: &Module<'_>, version: u32) -> Vec<String> {
     let kernels: Vec<_> = of(DEPEND, "kernel")
         .map(|entry| [0, 4, 8].map(|offset| module.int(Place { offset: entry.data.offset + offset, ..entry.data })))
         .collect();
+    let (first, last) = kernels_served();
     match kernels.as_slice() {
         [[Some(oldest), Some(preferred), Some(newest)]]
-            if *newest == NEWEST && (OLDEST..=NEWEST).contains(oldest) && (*oldest..=NEWEST).contains(preferred) => {}
-        other => complaints.push(format!("its kernels are {other:?}, not {OLDEST} or later to {NEWEST}")),
+            if *newest == last && (first..=last).contains(oldest) && (*oldest..=last).contains(preferred) => {}
+        other => complaints.push(format!("its kernels are {other:?}, not {first} or later to {last}")),
     }
     complaints
 }

@@ -1,0 +1,186 @@
+/*
+ * Bulk traffic on FreeBSD, every byte checked: for scenarios that need a link
+ * full of packets, and for figures.
+ *
+ *	bulk sink ADDRESS PORT			accepts, reads, checks, for ever
+ *	bulk source LOCAL PORT ADDRESS PORT SECONDS|BYTESb
+ *						sends; prints bytes, microseconds
+ *	bulk flood LOCAL PORT ADDRESS PORT SIZE SECONDS
+ *						UDP, as fast as it goes
+ *	bulk hog COUNT SECONDS			keeps so many full mbufs for so long
+ */
+#include <sys/types.h>
+#include <sys/socket.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <err.h>
+#include <errno.h>
+#include <netdb.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define	PERIOD	65521	/* a prime: no segment size divides it */
+#define	CHUNK	65536
+
+static uint8_t pattern[PERIOD + CHUNK];
+
+/* Microseconds. */
+static int64_t
+now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (ts.tv_sec * 1000000 + ts.tv_nsec / 1000);
+}
+
+static int
+endpoint(const char *host, const char *port, int type, int passive)
+{
+	struct addrinfo hints = { .ai_socktype = type, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV }, *ai;
+	int error = getaddrinfo(host, port, &hints, &ai), one = 1, fd;
+
+	if (error != 0)
+		errx(64, "%s %s: %s", host, port, gai_strerror(error));
+	if ((fd = socket(ai->ai_family, type, 0)) < 0)
+		err(1, "socket");
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if ((passive ? bind : connect)(fd, ai->ai_addr, ai->ai_addrlen) != 0)
+		err(1, "%s %s %s", passive ? "bind" : "connect", host, port);
+	return (fd);
+}
+
+static int
+from_to(char **a, int type)
+{
+	struct addrinfo hints = { .ai_socktype = type, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV }, *ai;
+	int fd = endpoint(a[0], a[1], type, 1);
+
+	if (getaddrinfo(a[2], a[3], &hints, &ai) != 0 || connect(fd, ai->ai_addr, ai->ai_addrlen) != 0)
+		err(1, "connect %s %s", a[2], a[3]);
+	return (fd);
+}
+
+static int
+sink(char **a)
+{
+	static uint8_t in[CHUNK];
+	int listener = endpoint(a[0], a[1], SOCK_STREAM, 1), fd;
+
+	if (listen(listener, 16) != 0)
+		err(1, "listen");
+	signal(SIGCHLD, SIG_IGN);
+	while ((fd = accept(listener, NULL, NULL)) >= 0 || errno == ECONNABORTED) {
+		uint64_t total = 0;
+		ssize_t n;
+
+		if (fd < 0)
+			continue;
+		if (fork() == 0) {
+			close(listener);
+			for (; (n = read(fd, in, sizeof(in))) > 0; total += n)
+				if (memcmp(in, pattern + total % PERIOD, n) != 0)
+					errx(1, "other bytes within %ju and %zd more", (uintmax_t)total, n);
+			if (n < 0)
+				err(1, "read after %ju", (uintmax_t)total);
+			/* The end is answered with how much came. */
+			if (write(fd, &total, sizeof(total)) != sizeof(total))
+				err(1, "answer");
+			exit(0);
+		}
+		close(fd);
+	}
+	err(1, "accept");
+}
+
+static int
+source(char **a)
+{
+	int fd = from_to(a, SOCK_STREAM);
+	char *unit;
+	uint64_t total = 0, came = 0, limit = strtoull(a[4], &unit, 10);
+	int64_t begin = now();
+
+	signal(SIGPIPE, SIG_IGN);
+	while (*unit == 'b' ? total < limit : now() - begin < (int64_t)limit * 1000000) {
+		size_t wanted = *unit == 'b' && limit - total < CHUNK ? limit - total : CHUNK;
+		ssize_t n = write(fd, pattern + total % PERIOD, wanted);
+
+		if (n < 0)
+			err(1, "write after %ju", (uintmax_t)total);
+		total += n;
+	}
+	shutdown(fd, SHUT_WR);
+	if (recv(fd, &came, sizeof(came), MSG_WAITALL) != sizeof(came) || came != total)
+		errx(1, "%ju of %ju bytes arrived", (uintmax_t)came, (uintmax_t)total);
+	printf("%ju %jd\n", (uintmax_t)total, (intmax_t)(now() - begin));
+	return (0);
+}
+
+static int
+flood(char **a)
+{
+	int fd = from_to(a, SOCK_DGRAM);
+	size_t size = strtoul(a[4], NULL, 10);
+	int64_t end = now() + strtoll(a[5], NULL, 10) * 1000000;
+	uint64_t sent = 0;
+
+	while (now() < end) {
+		for (int i = 0; i < 32; i++)
+			sent += send(fd, pattern, size < CHUNK ? size : CHUNK, 0) >= 0;
+		usleep(1000);
+	}
+	printf("%ju\n", (uintmax_t)sent);
+	return (0);
+}
+
+/* Datagrams that nobody reads, in as many sockets as it takes. */
+static int
+hog(char **a)
+{
+	uint64_t wanted = strtoull(a[0], NULL, 10), got = 0;
+	int room = 1 << 20;
+
+	while (got < wanted) {
+		int pair[2];
+		uint64_t before = got;
+
+		if (socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) != 0)
+			break;
+		setsockopt(pair[0], SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+		setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+		while (got < wanted && send(pair[1], pattern, 1500, MSG_DONTWAIT) > 0)
+			got++;
+		if (got == before)
+			break;
+	}
+	printf("%ju\n", (uintmax_t)got);
+	fflush(stdout);
+	sleep(atoi(a[1]));
+	return (0);
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "";
+	uint32_t state = 1;
+
+	for (size_t i = 0; i < PERIOD; i++)
+		pattern[i] = (state = state * 1103515245 + 12345) >> 16;
+	memcpy(pattern + PERIOD, pattern, CHUNK);
+	if (argc == 4 && strcmp(what, "sink") == 0)
+		return (sink(argv + 2));
+	if (argc == 7 && strcmp(what, "source") == 0)
+		return (source(argv + 2));
+	if (argc == 8 && strcmp(what, "flood") == 0)
+		return (flood(argv + 2));
+	if (argc == 4 && strcmp(what, "hog") == 0)
+		return (hog(argv + 2));
+	errx(64, "usage: see the source");
+}

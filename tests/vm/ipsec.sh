@@ -1,0 +1,43 @@
+#!/bin/sh
+# Flows under IPsec in transport mode: left alone, counted, whole; others between
+# the same hosts move.
+# vm: seconds=300
+. "$(dirname "$0")/lib.sh"
+need setkey
+sysctl -n net.inet.ipsec.def_policy >/dev/null 2>&1 || need_module ipsec
+load
+world
+cat >"$work/sa" <<END
+add $old4 $far4 esp 1000 -m transport -E rijndael-cbc "abcdefghijklmnop" -A hmac-sha2-256 "abcdefghijklmnopabcdefghijklmnop";
+add $far4 $old4 esp 1001 -m transport -E rijndael-cbc "abcdefghijklmnop" -A hmac-sha2-256 "abcdefghijklmnopabcdefghijklmnop";
+END
+(cat "$work/sa"; echo "spdadd ${old4}[any] ${far4}[5007] tcp -P out ipsec esp/transport//require; spdadd ${far4}[5007] ${old4}[any] tcp -P in ipsec esp/transport//require;") | in_mobile setkey -c &&
+    (cat "$work/sa"; echo "spdadd ${far4}[5007] ${old4}[any] tcp -P out ipsec esp/transport//require; spdadd ${old4}[any] ${far4}[5007] tcp -P in ipsec esp/transport//require;") | in_peer setkey -c
+check "the hosts share keys and a policy for port 5007" $?
+serve
+spawn in_peer "$tool" echo $far4 5007
+sleep 1
+tcpdump -l -n -i rt_far esp >"$work/esp" 2>/dev/null &
+background="$background $!"
+talk open mobile tcp $old4 6000 $far4 200 100 1000 &
+(in_mobile "$tool" tcp $old4 6001 $far4 5007 150 100 1000 sealed >"$work/sealed" 2>"$work/sealed.err"; echo $? >"$work/sealed.status") &
+sleep 4
+[ "$(grep -c ESP "$work/esp")" -gt 10 ]
+check "its segments are sealed ($(grep -c ESP "$work/esp") seen)" $?
+in_mobile ifconfig em_net1 inet 10.1.0.3/32 alias
+move 1 6 $old4 6000 $far4 7 10.1.0.3
+check "the open flow moves" $?
+# Somebody asks for the sealed one too: it must not break.
+before=$(wc -l <"$work/sealed")
+move 1 6 $old4 6001 $far4 5007 10.1.0.3 2>"$work/asked"
+echo "asked to move the sealed flow: $(cat "$work/asked")"
+sleep 3
+[ "$(wc -l <"$work/sealed")" -gt $((before + 10)) ]
+check "the sealed flow goes on untouched" $?
+[ "$(stat mobile passed_ipsec 2>/dev/null || echo 0)" -gt 0 ] && [ "$(stat peer passed_ipsec 2>/dev/null || echo 0)" -gt 0 ]
+check "and is counted ($(stat mobile passed_ipsec), $(stat peer passed_ipsec))" $?
+finished sealed "the sealed stream is whole"
+finished open "the open stream is whole"
+in_mobile netstat -s -p esp | grep -i 'packets in\|packets out\|dropped' | head -n 4
+unload
+finish
