@@ -142,7 +142,7 @@ fn code_outside_of_any_function() {
 #[test]
 fn no_metadata() {
     one(&Little::new(RET).complaints(|module| metadata::metadata(module, 1)), "missing");
-    assert_eq!(Little::new(RET).complaints(metadata::sets).len(), 4);
+    assert_eq!(Little::new(RET).complaints(metadata::sets).len(), 7);
 }
 
 /// The real module with the first `from` in it replaced.
