@@ -13,7 +13,7 @@ use crate::vnet::Instance;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use mobconn_abi::{self as abi, Counter};
-use mobconn_engine::{Address, Control, Engine, Half, Limits, Prepare, Protocol, Side, TableError};
+use mobconn_engine::{Address, Control, Engine, Half, LOOK_AHEAD, Limits, Prepare, Protocol, Side, TableError};
 use mobconn_sys::{copyin, copyout, is_connected, tcp_resume, time_uptime};
 use zerocopy::IntoBytes;
 
@@ -138,30 +138,35 @@ fn entries(batch: &abi::MoveBatch) -> Result<Vec<abi::MoveEntry>, Refusal> {
 }
 
 /// Does `step` for every entry of `batch` and tells user space how each went.
+/// `moving`: where the flows are to go.
 fn move_each(
     instance: &Instance,
     batch: &mut abi::MoveBatch,
     counter: Counter,
+    moving: Option<(Half, Address)>,
     mut step: impl FnMut(&mut Control, &Engine, &Side, u32) -> Result<(), TableError>,
 ) -> Result<(), Refusal> {
     let mut entries = entries(batch)?;
     let mut done = 0_u32;
     let mut failed = 0_u32;
     instance.change(|control, engine| {
-        for entry in &mut entries {
-            let outcome = side(&entry.stack).and_then(|stack| {
-                step(control, engine, &stack, entry.generation)
-                    .inspect_err(|error| instance.stats.count_refusal(*error))
-                    .map_err(Refusal::from)
-            });
-            match outcome {
-                Ok(()) => {
-                    entry.error = 0;
-                    done = done.saturating_add(1);
-                }
-                Err(refusal) => {
-                    entry.error = refusal.errno();
-                    failed = failed.saturating_add(1);
+        for some in entries.chunks_mut(LOOK_AHEAD) {
+            control.look_ahead(engine, some.iter().filter_map(|entry| side(&entry.stack).ok()), moving);
+            for entry in some {
+                let outcome = side(&entry.stack).and_then(|stack| {
+                    step(control, engine, &stack, entry.generation)
+                        .inspect_err(|error| instance.stats.count_refusal(*error))
+                        .map_err(Refusal::from)
+                });
+                match outcome {
+                    Ok(()) => {
+                        entry.error = 0;
+                        done = done.saturating_add(1);
+                    }
+                    Err(refusal) => {
+                        entry.error = refusal.errno();
+                        failed = failed.saturating_add(1);
+                    }
                 }
             }
         }
@@ -194,7 +199,7 @@ pub(crate) fn move_prepare(instance: &Instance, batch: &mut abi::MoveBatch) -> R
     let _making = Making::begin().ok_or(Refusal::Absent)?;
     let _vnet = instance.enter();
     let now = time_uptime();
-    move_each(instance, batch, Counter::MovePrepared, |control, engine, stack, generation| {
+    move_each(instance, batch, Counter::MovePrepared, Some((half, address)), |control, engine, stack, generation| {
         if stack.version != version {
             return Err(TableError::Invalid);
         }
@@ -209,7 +214,7 @@ pub(crate) fn move_commit(instance: &Instance, batch: &mut abi::MoveBatch) -> Re
     let now = time_uptime();
     let _vnet = instance.enter();
     let held = Cell::new(0_u32);
-    move_each(instance, batch, Counter::MoveCommitted, |control, engine, stack, generation| {
+    move_each(instance, batch, Counter::MoveCommitted, None, |control, engine, stack, generation| {
         let was_held = control.commit(engine, stack, half, generation, now)?;
         probe::rebound(half, generation, || control.get(engine, stack));
         if was_held {
@@ -231,7 +236,7 @@ pub(crate) fn move_commit(instance: &Instance, batch: &mut abi::MoveBatch) -> Re
 /// [`abi::MOVE_ABORT`]
 pub(crate) fn move_abort(instance: &Instance, batch: &mut abi::MoveBatch) -> Result<(), Refusal> {
     let half = bare_half(batch)?;
-    move_each(instance, batch, Counter::MoveAborted, |control, engine, stack, generation| {
+    move_each(instance, batch, Counter::MoveAborted, None, |control, engine, stack, generation| {
         control.abort(engine, stack, half, generation)
     })?;
     instance.attend();

@@ -19,6 +19,7 @@
 
 extern crate alloc;
 
+mod ahead;
 mod checksum;
 mod control;
 mod displace;
@@ -36,6 +37,7 @@ mod slab;
 mod sync;
 mod table;
 
+pub use ahead::LOOK_AHEAD;
 pub use control::{Control, Prepare};
 pub use flow::{Address, Binding, Half, HalfView, Other, Protocol, Side, TableError, Version};
 pub use journal::{Entry, Journal, PLACES as JOURNAL_PLACES, What};

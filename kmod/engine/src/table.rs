@@ -253,6 +253,29 @@ impl Table {
         })
     }
 
+    /// Reads the home bucket of a hash, see `ahead`.
+    #[inline]
+    pub(crate) fn peek(&self, hash: u64) -> u64 {
+        let Some(memory) = self.memory.get() else { return 0 };
+        let bucket = memory.buckets.get(home(hash, memory.buckets.len()));
+        bucket.map_or(0, |Bucket { tags: [first, _], .. }| first.load(Ordering::Relaxed))
+    }
+
+    /// A record that may be the one of a hash: the first of its tag.
+    #[inline]
+    pub(crate) fn guess(&self, hash: u64) -> Option<u32> {
+        let memory = self.memory.get()?;
+        memory.buckets.get(home(hash, memory.buckets.len()))?.scan(hash, &mut Some).0
+    }
+
+    /// Reads both lines of a record.
+    #[inline]
+    pub(crate) fn peek_record(&self, flow: u32) -> u64 {
+        let Some(record) = self.record(flow) else { return 0 };
+        let [[_, last], _] = &record.remotes;
+        record.state.load(Ordering::Relaxed) ^ last.load(Ordering::Relaxed)
+    }
+
     /// Adds an entry that leads to a record.
     pub(crate) fn insert(&self, hash: u64, flow: u32) -> Result<(), NoRoom> {
         let buckets = &self.memory.get().ok_or(NoRoom)?.buckets;
