@@ -179,6 +179,7 @@ struct mobconn_egress {
 	X(fragments, "Fragments given to reassembly before the firewalls") \
 	X(dropped_memory, "Packets of a moved flow dropped for short memory") \
 	X(dropped_contended, "Packets of a moved flow dropped because the table changed too often under them") \
+	X(dropped_too_big, "Packets of a moved flow dropped because they do not fit the interface that they leave by now; TCP is told") \
 	X(passed_options, "Packets of a moved flow passed untouched because of IP options") \
 	X(passed_malformed, "Packets passed untouched because their headers are malformed") \
 	X(flow_added, "Bindings made")					\

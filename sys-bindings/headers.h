@@ -34,8 +34,11 @@
 #include <net/if_var.h>
 #include <net/netisr.h>
 #include <net/pfil.h>
+#include <net/route.h>
+#include <net/route/nhop.h>
 #include <net/vnet.h>
 #include <netinet/in.h>
+#include <netinet/in_fib.h>
 #include <netinet/in_pcb.h>
 #include <netinet/in_var.h>
 #include <netinet/ip.h>
@@ -47,9 +50,11 @@
 #include <netinet/tcp_var.h>
 #include <netinet/udp.h>
 #include <netinet/udp_var.h>
+#include <netinet6/in6_fib.h>
 #include <netinet6/in6_pcb.h>
 #include <netinet6/in6_var.h>
 #include <netinet6/ip6_var.h>
+#include <netinet6/scope6_var.h>
 #include <machine/stdarg.h>
 
 #include "shim.h"

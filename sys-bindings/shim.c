@@ -185,8 +185,8 @@ resume(struct tcpcb *tp)
 	return (1);
 }
 
-int
-mobconn_tcp_resume(const struct mobconn_side *side)
+static int
+resume_with(const struct mobconn_side *side, u_int lost)
 {
 	struct epoch_tracker tracker;
 	struct inpcb *inp;
@@ -195,11 +195,97 @@ mobconn_tcp_resume(const struct mobconn_side *side)
 	NET_EPOCH_ENTER(tracker);
 	inp = lookup(side, INPLOOKUP_WLOCKPCB);
 	if (inp != NULL) {
+		intotcpcb(inp)->t_flags &= ~lost;
 		resumed = resume(intotcpcb(inp));
 		INP_WUNLOCK(inp);
 	}
 	NET_EPOCH_EXIT(tracker);
 	return (resumed);
+}
+
+int
+mobconn_tcp_resume(const struct mobconn_side *side)
+{
+
+	return (resume_with(side, 0));
+}
+
+int
+mobconn_tcp_no_tso(const struct mobconn_side *side)
+{
+
+	return (resume_with(side, TF_TSO));
+}
+
+/* 0 stands for no limit. */
+static int
+narrower(u_int now, u_int before)
+{
+
+	return (now != 0 && (before == 0 || now < before));
+}
+
+/* Whether what TCP made for one interface is too much for another's TSO. */
+static int
+overtaxes(if_t now, if_t before)
+{
+
+	return (now != before && (
+	    narrower(if_gethwtsomax(now), if_gethwtsomax(before)) ||
+	    narrower(if_gethwtsomaxsegcount(now), if_gethwtsomaxsegcount(before)) ||
+	    narrower(if_gethwtsomaxsegsize(now), if_gethwtsomaxsegsize(before))));
+}
+
+int
+mobconn_way(struct mbuf *m, int is_ipv6, struct ifnet *before,
+    struct mobconn_way *way)
+{
+	const u_int tso = m->m_pkthdr.csum_flags & CSUM_TSO;
+	struct m_tag *gateway = NULL;
+	struct nhop_object *nh;
+
+	if ((m->m_flags & M_IP_NEXTHOP) != 0)
+		gateway = m_tag_find(m, PACKET_TAG_IPFORWARD, NULL);
+	if (is_ipv6) {
+		struct in6_addr to = mtod(m, struct ip6_hdr *)->ip6_dst;
+		uint32_t scope;
+
+		if (gateway != NULL)
+			to = ((struct sockaddr_in6 *)(gateway + 1))->sin6_addr;
+		in6_splitscope(&to, &to, &scope);
+		nh = fib6_lookup(M_GETFIB(m), &to, scope, NHR_NONE,
+		    m->m_pkthdr.flowid);
+	} else {
+		struct in_addr to = mtod(m, struct ip *)->ip_dst;
+
+		if (gateway != NULL)
+			to = ((struct sockaddr_in *)(gateway + 1))->sin_addr;
+		nh = fib4_lookup(M_GETFIB(m), to, 0, NHR_NONE,
+		    m->m_pkthdr.flowid);
+	}
+	if (nh == NULL)
+		return (0);
+	way->interface = nh->nh_ifp;
+	way->mtu = nh->nh_mtu;
+	way->tso = (if_gethwassist(nh->nh_ifp) & tso) == tso &&
+	    (before == NULL || !overtaxes(nh->nh_ifp, before));
+	return (1);
+}
+
+struct mbuf *
+mobconn_received(const void *bytes, int length, struct ifnet *interface,
+    int fib)
+{
+	struct mbuf *m;
+
+	m = m_gethdr(M_NOWAIT, MT_DATA);
+	if (m == NULL)
+		return (NULL);
+	memcpy(mtod(m, void *), bytes, length);
+	m->m_len = m->m_pkthdr.len = length;
+	m->m_pkthdr.rcvif = interface;
+	M_SETFIB(m, fib);
+	return (m);
 }
 
 _Static_assert(M_IP_NEXTHOP == M_IP6_NEXTHOP, "one flag for both");
@@ -230,4 +316,12 @@ mobconn_next_hop(struct mbuf *m, const uint8_t *gateway, int is_ipv6)
 	m_tag_prepend(m, tag);
 	m->m_flags |= M_IP_NEXTHOP;
 	return (0);
+}
+
+const struct _pfil_head *
+mobconn_pfil_head(int is_ipv6)
+{
+	pfil_head_t head = is_ipv6 ? V_inet6_pfil_head : V_inet_pfil_head;
+
+	return ((const struct _pfil_head *)head);
 }

@@ -17,6 +17,8 @@ enum {
 	/* Where the packet header and the hardware's sum lie in an mbuf. */
 	mobconn_pkthdr = offsetof(struct mbuf, m_pkthdr),
 	mobconn_csum_data = offsetof(struct mbuf, m_pkthdr.csum_data),
+	/* A word that a packet keeps within a layer. */
+	mobconn_ph_loc = offsetof(struct mbuf, m_pkthdr.PH_loc),
 	/* What the kernel asks of any descriptor. */
 	mobconn_fionbio = FIONBIO,
 	mobconn_fioasync = FIOASYNC,
@@ -98,5 +100,22 @@ int mobconn_tcp_resume(const struct mobconn_side *);
  * link-local one has its scope embedded. 0, or ENOBUFS.
  */
 int mobconn_next_hop(struct mbuf *, const uint8_t gateway[16], int is_ipv6);
+/* The same for one that is to send no TSO packets any more. */
+int mobconn_tcp_no_tso(const struct mobconn_side *);
+
+/* The head of curvnet that IP packets pass, or null; pfil.h reads its hooks' numbers itself. */
+const struct _pfil_head *mobconn_pfil_head(int is_ipv6);
+
+/* Where a packet goes. */
+struct mobconn_way {
+	struct ifnet *interface;
+	uint32_t mtu;
+	/* Whether the interface cuts what TCP made for another one into segments. */
+	int tso;
+};
+/* The way that ip_output or ip6_output would choose; 0: none. */
+int mobconn_way(struct mbuf *, int is_ipv6, struct ifnet *, struct mobconn_way *);
+/* A packet of these bytes, at most mobconn_mhlen, received by that interface. */
+struct mbuf *mobconn_received(const void *, int length, struct ifnet *, int fib);
 
 #endif

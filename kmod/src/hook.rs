@@ -8,15 +8,17 @@
 //! Who frees: a packet that passes stays the caller's; a dropped one is freed
 //! here and the caller's slot set to null.
 
+use crate::fit::{self, Fit, fit};
 use crate::packet::{Direction, View};
 use crate::park::Parked;
 use crate::probe;
 use crate::stats;
 use crate::vnet::Instance;
 use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
 use mobconn_abi::Counter;
-use mobconn_engine::{Engine, Gone, Packet, Verdict, Version};
-use mobconn_sys::{Mbuf, OwnedMbuf, ffi, if_getindex, in_localip, in6_localip, time_uptime};
+use mobconn_engine::{Engine, Gone, Packet, Side, Verdict, Version};
+use mobconn_sys::{Mbuf, OwnedMbuf, ffi, if_getindex, if_getmtu, in_localip, in6_localip, time_uptime};
 
 /// Marks a packet to be sent that was translated: the output hooks run again
 /// on it, and the kernel clears the mark when it leaves the IP layer.
@@ -29,6 +31,19 @@ const STEERED: u32 = ffi::M_PROTO10;
 /// `M_FASTFWD_OURS`: the packet is for this host, whatever its destination.
 /// The stack side's address may be on no interface any more.
 const OURS: u32 = ffi::M_PROTO1;
+
+/// Where a packet that is sent had been routed to.
+#[derive(Clone, Copy)]
+struct Route {
+    /// Null for a packet that is received, or comes from nowhere.
+    interface: *mut ffi::ifnet,
+    /// It might have to leave by another one.
+    steering: bool,
+}
+
+impl Route {
+    const NONE: Self = Self { interface: null_mut(), steering: false };
+}
 
 /// The hook of the `inet` head.
 ///
@@ -76,25 +91,27 @@ unsafe fn check(
     if instance.engine.is_empty() && !steering {
         return ffi::PFIL_PASS;
     }
+    if instance.hooks.others_came(version) {
+        instance.hooks_displaced();
+    }
     let direction = if flags & ffi::PFIL_OUT as c_int == 0 { Direction::In } else { Direction::Out };
     // SAFETY: the slot is the hook's argument.
     let mbuf = unsafe { Mbuf::new(slot) };
-    let route = if steering && direction == Direction::Out {
-        // SAFETY: the interface is the hook's argument.
-        Some(unsafe { if_getindex(interface) })
-    } else {
-        None
-    };
+    let route = if direction == Direction::Out { Route { interface, steering } } else { Route::NONE };
     translate(instance, View { mbuf, direction }, version, route)
 }
 
-/// `route`: the index of the interface that the packet is routed to, if it
-/// might have to leave by another one.
-fn translate(instance: &Instance, mut packet: View<'_>, version: Version, route: Option<u32>) -> ffi::pfil_return_t {
+fn translate(instance: &Instance, mut packet: View<'_>, version: Version, route: Route) -> ffi::pfil_return_t {
     match packet.direction {
         Direction::In => {
+            let mark = mark(instance, &packet, version);
+            if packet.mbuf.mark() == mark {
+                // A bridge runs the hooks on what then comes in, and takes flags away.
+                packet.mbuf.set_flags(OURS);
+                return ffi::PFIL_PASS;
+            }
             let verdict = instance.engine.input(&mut packet, version, time_uptime());
-            finish(instance, packet, verdict, false, version, None)
+            finish(instance, packet, verdict, false, version, route)
         }
         Direction::Out => {
             let flags = packet.mbuf.flags();
@@ -117,6 +134,19 @@ fn translate(instance: &Instance, mut packet: View<'_>, version: Version, route:
     }
 }
 
+/// Marks a received packet that was translated: input hooks may run again on
+/// it, and it would seem to be a stranger's. It names the packet by its length,
+/// because what it carries may come in by the same mbuf.
+#[inline]
+fn mark(instance: &Instance, packet: &View<'_>, version: Version) -> usize {
+    let at = match version {
+        Version::V4 => 2..4,
+        Version::V6 => 4..6,
+    };
+    let length = packet.mbuf.data().get(at).and_then(|at| at.first_chunk()).map_or(0, |at| u16::from_be_bytes(*at));
+    (&raw const *instance).addr() ^ usize::from(length) << 48
+}
+
 /// The destination of a packet that was looked at; IPv4 in the low four bytes.
 #[inline]
 fn destination(packet: &View<'_>, version: Version) -> u128 {
@@ -128,7 +158,7 @@ fn destination(packet: &View<'_>, version: Version) -> u128 {
 }
 
 /// Does with the packet what the engine said. `elsewhere`: it goes to another
-/// destination now.
+/// destination now, not where it had been routed to.
 #[inline]
 fn finish(
     instance: &Instance,
@@ -136,7 +166,7 @@ fn finish(
     verdict: Verdict,
     elsewhere: bool,
     version: Version,
-    route: Option<u32>,
+    route: Route,
 ) -> ffi::pfil_return_t {
     let stats = &instance.stats;
     match verdict {
@@ -146,15 +176,19 @@ fn finish(
             ffi::PFIL_PASS
         }
         Verdict::Translated => {
-            let (mark, counter) = match packet.direction {
+            let (flag, counter) = match packet.direction {
                 Direction::In => (OURS, Counter::TranslatedIn),
                 Direction::Out => (TRANSLATED, Counter::TranslatedOut),
             };
-            packet.mbuf.set_flags(mark);
+            packet.mbuf.set_flags(flag);
             stats.count(counter);
             probe::translated(packet.mbuf.as_ptr(), version, packet.direction);
+            if packet.direction == Direction::In {
+                let mark = mark(instance, &packet, version);
+                packet.mbuf.set_mark(mark);
+            }
             if elsewhere {
-                send(packet, version);
+                send(instance, packet, version, route);
                 return ffi::PFIL_CONSUMED;
             }
             steer(instance, packet, version, route, true)
@@ -184,29 +218,36 @@ fn finish(
 
 /// Lets a packet go, by the network of its source if a rule wants that.
 #[inline]
-fn steer(
-    instance: &Instance,
-    mut packet: View<'_>,
-    version: Version,
-    route: Option<u32>,
-    bound: bool,
-) -> ffi::pfil_return_t {
-    let Some(interface) = route else { return ffi::PFIL_PASS };
-    match instance.egress.tag(&mut packet, version, interface, bound) {
-        Ok(false) => ffi::PFIL_PASS,
-        Ok(true) => {
-            instance.stats.count(Counter::Steered);
-            packet.mbuf.set_flags(STEERED);
-            send(packet, version);
-            ffi::PFIL_CONSUMED
-        }
-        Err(Gone) => {
-            count_dropped(instance, &packet, version, Counter::DroppedMemory);
-            // Freed already; if not, this does it.
-            packet.mbuf.m_freem();
-            ffi::PFIL_CONSUMED
+fn steer(instance: &Instance, mut packet: View<'_>, version: Version, route: Route, bound: bool) -> ffi::pfil_return_t {
+    if route.interface.is_null() {
+        return ffi::PFIL_PASS;
+    }
+    if route.steering {
+        // SAFETY: the hook's argument.
+        let interface = unsafe { if_getindex(route.interface) };
+        match instance.egress.tag(&mut packet, version, interface, bound) {
+            Ok(false) => {}
+            Ok(true) => {
+                instance.stats.count(Counter::Steered);
+                packet.mbuf.set_flags(STEERED);
+                send(instance, packet, version, route);
+                return ffi::PFIL_CONSUMED;
+            }
+            Err(Gone) => {
+                count_dropped(instance, &packet, version, Counter::DroppedMemory);
+                // Freed already; if not, this does it.
+                packet.mbuf.m_freem();
+                return ffi::PFIL_CONSUMED;
+            }
         }
     }
+    // The caller itself tells IPv4's TCP what is too big; IPv6's it spares the news.
+    // SAFETY: the hook's argument.
+    let is_long = bound && version == Version::V6 && packet.mbuf.len() > unsafe { if_getmtu(route.interface) };
+    if is_long && !fitting(instance, &mut packet, version, Route::NONE) {
+        return ffi::PFIL_CONSUMED;
+    }
+    ffi::PFIL_PASS
 }
 
 /// Counts a packet that is about to be dropped, and tells who wants to know.
@@ -249,8 +290,7 @@ fn hold(instance: &Instance, mut packet: View<'_>, version: Version, flow: u32) 
 #[cold]
 fn wait_for_port(instance: &Instance, mut packet: View<'_>, version: Version) {
     let received = packet.direction == Direction::In;
-    let ports = Engine::newcomer(&mut packet, version, received)
-        .map_or(0, |side| u32::from(side.local_port) << 16 | u32::from(side.remote_port));
+    let ports = Engine::newcomer(&mut packet, version, received).map_or(0, |side| ports(&side));
     let bytes = packet.mbuf.len();
     let mut owned = packet.mbuf.take();
     if let (true, Some(owned)) = (received, &mut owned) {
@@ -295,17 +335,9 @@ fn sum_header(packet: &mut View<'_>) -> Result<(), Gone> {
     let length = packet.mbuf.data().first().map_or(0, |first| usize::from(first & 0xf).saturating_mul(4));
     packet.pull(length)?;
     let header = packet.writable(length)?.get_mut(..length).ok_or(Gone)?;
-    let (words, _) = header.as_chunks_mut::<2>();
-    if let Some(field) = words.get_mut(5) {
-        *field = [0; 2];
-    }
-    let sum = words.iter().fold(0_u32, |sum, word| sum.saturating_add(u16::from_be_bytes(*word).into()));
-    // At most thirty words: one fold, and what it carries.
-    let sum = (sum & 0xffff).saturating_add(sum >> 16);
-    let sum = (sum & 0xffff).saturating_add(sum >> 16);
-    if let Some(field) = words.get_mut(5) {
-        *field = (!(sum as u16)).to_be_bytes();
-    }
+    header.get_mut(10..12).ok_or(Gone)?.fill(0);
+    let sum = fit::sum(header, 0);
+    header.get_mut(10..12).ok_or(Gone)?.copy_from_slice(&sum.to_be_bytes());
     Ok(())
 }
 
@@ -322,12 +354,12 @@ pub(crate) fn resend(instance: &Instance, packet: OwnedMbuf, version: Version) -
                 stats.count(Counter::Released);
                 probe::translated(packet.mbuf.as_ptr(), version, Direction::Out);
                 packet.mbuf.set_flags(TRANSLATED);
-                send(packet, version);
+                send(instance, packet, version, Route::NONE);
             }
             Verdict::Pass | Verdict::PassCounted(_) => {
                 stats.count(Counter::Released);
                 packet.mbuf.set_flags(TRANSLATED);
-                send(packet, version);
+                send(instance, packet, version, Route::NONE);
             }
             Verdict::Drop(reason) => count_dropped(instance, &packet, version, stats::of_drop(reason)),
             Verdict::Displace | Verdict::Reassemble { .. } => {
@@ -353,12 +385,53 @@ pub(crate) fn receive_again(packet: OwnedMbuf, version: Version) {
 /// routing table. `ip_output` remembers the new destination's route for the
 /// connection, and later sends packets that are not translated any more
 /// there.
-fn send(mut packet: View<'_>, version: Version) {
+fn send(instance: &Instance, mut packet: View<'_>, version: Version, before: Route) {
+    if !fitting(instance, &mut packet, version, before) {
+        return;
+    }
     packet.mbuf.set_flags(ffi::M_SKIP_FIREWALL);
     match version {
         Version::V4 => packet.mbuf.ip_output(),
         Version::V6 => packet.mbuf.ip6_output(),
     }
+}
+
+/// Whether a packet fits where it goes. If not it is gone, and its sender is
+/// told. `before`: where it had been routed to.
+fn fitting(instance: &Instance, packet: &mut View<'_>, version: Version, before: Route) -> bool {
+    // SAFETY: null or the hook's argument, and inside the network epoch as the hook.
+    match unsafe { fit(packet, version, before.interface) } {
+        Fit::Yes => return true,
+        Fit::TooBig(error) => {
+            count_dropped(instance, packet, version, Counter::DroppedTooBig);
+            packet.mbuf.m_freem();
+            if let Some(error) = error {
+                error.netisr_queue(version == Version::V6, false);
+            }
+        }
+        Fit::NoTso => {
+            count_dropped(instance, packet, version, Counter::DroppedTooBig);
+            keep_uncut(instance, packet, version);
+        }
+    }
+    false
+}
+
+/// Keeps a packet until its connection was told that nobody cuts it into
+/// segments any more.
+#[cold]
+fn keep_uncut(instance: &Instance, packet: &mut View<'_>, version: Version) {
+    let flow = Engine::newcomer(packet, version, false).map_or(0, |side| ports(&side));
+    let bytes = packet.mbuf.len();
+    let parked = Parked { packet: packet.mbuf.take(), version, received: false, flow, bytes };
+    // One of the connection is enough.
+    drop(instance.uncut.keep(parked));
+    instance.attend();
+}
+
+/// What packets of one flow have in common.
+fn ports(side: &Side) -> u32 {
+    u32::from(side.local_port) << 16 | u32::from(side.remote_port)
 }
 
 /// On output a dropped packet must look sent: an error would reach the

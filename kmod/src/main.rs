@@ -6,6 +6,8 @@
 //! | `module` | load and unload: whether the kernel fits, whether anything is in use |
 //! | `vnet` | the state of one network stack: made and taken down |
 //! | `hook`, `packet` | the packet path: pfil(9) to the engine and back |
+//! | `hooks` | linked nearest the wire, and kept there |
+//! | `fit` | whether what goes elsewhere fits the interface there |
 //! | `park` | packets that wait for a commit or a port |
 //! | `cdev`, `command`, `convert`, `refusal` | `/dev/mobconn`: one function per ioctl |
 //! | `reader` | what happens in the table, read from `/dev/mobconn` |
@@ -28,7 +30,9 @@ mod cdev;
 mod command;
 mod convert;
 mod egress;
+mod fit;
 mod hook;
+mod hooks;
 mod module;
 mod packet;
 mod park;

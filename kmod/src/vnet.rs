@@ -12,6 +12,7 @@
 
 use crate::convert::connection;
 use crate::egress::Egress;
+use crate::hooks::Hooks;
 use crate::packet::{Direction, View};
 use crate::park::Park;
 use crate::text::log;
@@ -22,8 +23,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use mobconn_abi::Counter;
 use mobconn_engine::{Config, Control, Engine, Side, TableError, Version};
 use mobconn_sys::{
-    CurVnet, Errno, Hook, HookArgs, NoMemory, OwnedMbuf, Sx, Task, TimeoutTask, arc4random_buf, bells_ring, ffi,
-    in_net_epoch, is_connected, microuptime, net_epoch_wait, time_uptime, try_box,
+    CurVnet, NoMemory, OwnedMbuf, Sx, Task, TimeoutTask, arc4random_buf, bells_ring, ffi, in_net_epoch, is_connected,
+    microuptime, net_epoch_wait, tcp_no_tso, time_uptime, try_box,
 };
 use zerocopy::IntoBytes;
 
@@ -40,12 +41,21 @@ pub(crate) struct Instance {
     vnet: Vnet,
     /// By which network packets leave.
     pub(crate) egress: Egress,
+    /// Through which packets come.
+    pub(crate) hooks: Hooks,
+    /// They are to be linked nearest the wire again.
+    displaced: AtomicBool,
+    /// Its table's hash has a secret.
+    keyed: AtomicBool,
     /// What is counted.
     pub(crate) stats: stats::Stats,
     /// Packets that wait for a commit.
     pub(crate) held: Park,
     /// Packets that wait for a port.
     pub(crate) newcomers: Park,
+    /// Packets that nobody would cut into segments, whose connections are to
+    /// be told.
+    pub(crate) uncut: Park,
     control: Sx<Control>,
     /// Some from before the hooks are linked until no packet is in them.
     tasks: Option<Tasks>,
@@ -78,27 +88,24 @@ unsafe impl Send for Vnet {}
 // SAFETY: as above.
 unsafe impl Sync for Vnet {}
 
-/// An instance and the hooks through which packets reach it. The hooks come
-/// first: they are unlinked before anything else is dropped.
-struct Attached {
-    hooks: [Option<Hook>; 2],
-    instance: Instance,
-}
-
 impl Instance {
     // Its frame is gone before the hooks are linked.
     #[inline(never)]
     fn new(vnet: *mut ffi::vnet) -> Result<Self, NoMemory> {
-        let mut config = Config { capacity: module::max_flows(), key: Default::default() };
-        arc4random_buf(config.key.as_mut_bytes());
+        // The secret is drawn when there is something to hash: at boot, the kernel may have none to give yet.
+        let config = Config { capacity: module::max_flows(), key: Default::default() };
         let (engine, control) = mobconn_engine::new(&config).map_err(|_| NoMemory)?;
         Ok(Self {
             engine,
             vnet: Vnet(vnet),
             egress: Egress::new(),
+            hooks: Hooks::new()?,
+            displaced: AtomicBool::new(false),
+            keyed: AtomicBool::new(false),
             stats: stats::Stats::new(),
             held: Park::new()?,
             newcomers: Park::new()?,
+            uncut: Park::new()?,
             control: Sx::new(control, c"mobconn")?,
             tasks: None,
             ending: AtomicBool::new(false),
@@ -123,6 +130,19 @@ impl Instance {
         if let (Some(tasks), false) = (&self.tasks, self.ending.load(Ordering::Acquire)) {
             tasks.attend.enqueue();
         }
+    }
+
+    /// Has the hooks linked nearest the wire again, soon, in another thread.
+    #[cold]
+    pub(crate) fn hooks_displaced(&self) {
+        if !self.displaced.swap(true, Ordering::AcqRel) {
+            self.attend();
+        }
+    }
+
+    /// What the hooks are given.
+    fn ruleset(&self) -> *mut c_void {
+        (&raw const *self).cast_mut().cast()
     }
 
     /// Makes the instance's network stack the calling thread's.
@@ -155,9 +175,9 @@ impl Instance {
         // SAFETY: a living thread (contract).
         let vnet = unsafe { ffi::mobconn_td_to_vnet(thread) };
         // SAFETY: a living thread's vnet is alive.
-        let attached = unsafe { mobconn_instance_get(vnet) }.cast::<Attached>();
+        let instance = unsafe { mobconn_instance_get(vnet) }.cast::<Self>();
         // SAFETY: null, or alive as long as commands can come, see above.
-        unsafe { attached.as_ref() }.map(|attached| &attached.instance)
+        unsafe { instance.as_ref() }
     }
 
     /// Lets `action` look at the table. Sleeps while another thread changes it.
@@ -169,6 +189,11 @@ impl Instance {
     pub(crate) fn change<R>(&self, action: impl FnOnce(&mut Control, &Engine) -> R) -> R {
         let mut control = self.control.xlock();
         let before = control.len();
+        if !self.keyed.load(Ordering::Relaxed) {
+            let mut key = [0; 8];
+            arc4random_buf(key.as_mut_bytes());
+            self.keyed.store(control.rekey(&self.engine, key), Ordering::Relaxed);
+        }
         if control.journal().watchers() != 0 {
             control.set_clock(microuptime());
         }
@@ -191,24 +216,12 @@ impl Instance {
 }
 
 /// Makes the instance of the vnet that curvnet is, and links its hooks.
-fn attach() -> Result<Box<Attached>, NoMemory> {
-    let vnet = curvnet();
-    let mut attached = try_box(Attached { hooks: [None, None], instance: Instance::new(vnet)? })?;
-    attached.instance.make_tasks()?;
-    let ruleset = (&raw mut attached.instance).cast();
-    let heads = [
-        HookArgs { head: c"inet", kind: ffi::PFIL_TYPE_IP4, name: c"inet", check: Some(hook::inet), ruleset },
-        HookArgs { head: c"inet6", kind: ffi::PFIL_TYPE_IP6, name: c"inet6", check: Some(hook::inet6), ruleset },
-    ];
-    for (place, head) in attached.hooks.iter_mut().zip(&heads) {
-        // SAFETY: curvnet is set, here and in `mobconn_detach`, which waits for an epoch before it frees `ruleset`.
-        match unsafe { Hook::link(c"mobconn", head) } {
-            Ok(hook) => *place = Some(hook),
-            // A kernel may have been built without one of the two protocols.
-            Err(Errno(error)) => log!(Warning, "no hook on {}: error {error}", head.head.to_str().unwrap_or("?")),
-        }
-    }
-    Ok(attached)
+fn attach() -> Result<Box<Instance>, NoMemory> {
+    let mut instance = try_box(Instance::new(curvnet())?)?;
+    instance.make_tasks()?;
+    // SAFETY: the instance stays where it is until an epoch after `mobconn_detach` has unlinked them.
+    unsafe { instance.hooks.link(instance.ruleset()) };
+    Ok(instance)
 }
 
 #[unsafe(no_mangle)]
@@ -218,10 +231,10 @@ extern "C" fn mobconn_attach(_: *const c_void) {
         return;
     }
     match attach() {
-        Ok(attached) => {
+        Ok(instance) => {
             let vnet = curvnet();
             // SAFETY: curvnet is alive; nobody reads its pointer yet.
-            unsafe { mobconn_instance_set(vnet, Box::into_raw(attached).cast()) };
+            unsafe { mobconn_instance_set(vnet, Box::into_raw(instance).cast()) };
         }
         Err(NoMemory) => log!(Error, "no memory for the state of a network stack: no connection of it can move"),
     }
@@ -231,25 +244,25 @@ extern "C" fn mobconn_attach(_: *const c_void) {
 extern "C" fn mobconn_detach(_: *const c_void) {
     let vnet = curvnet();
     // SAFETY: curvnet is alive.
-    let attached = unsafe { mobconn_instance_get(vnet) }.cast::<Attached>();
-    if attached.is_null() {
+    let instance = unsafe { mobconn_instance_get(vnet) }.cast::<Instance>();
+    if instance.is_null() {
         return;
     }
     // SAFETY: curvnet is alive; no command comes any more.
     unsafe { mobconn_instance_set(vnet, core::ptr::null_mut()) };
     // SAFETY: made by `attach`, and the only pointer besides the hooks', which is not used to change it.
-    let mut attached = unsafe { Box::from_raw(attached) };
-    attached.instance.ending.store(true, Ordering::Release);
-    attached.hooks = [None, None];
+    let mut instance = unsafe { Box::from_raw(instance) };
+    instance.ending.store(true, Ordering::Release);
+    instance.hooks.unlink();
     net_epoch_wait();
     // Each may have enqueued the other before it could see that all ends.
-    if let Some(tasks) = &attached.instance.tasks {
+    if let Some(tasks) = &instance.tasks {
         tasks.sweep.drain();
         tasks.attend.drain();
         tasks.sweep.drain();
     }
-    attached.instance.tasks = None;
-    attached.instance.change(|control, engine| control.flush(engine));
+    instance.tasks = None;
+    instance.change(|control, engine| control.flush(engine));
 }
 
 /// Looks after the packets that wait.
@@ -257,6 +270,10 @@ unsafe extern "C" fn attend(context: *mut c_void, _pending: c_int) {
     // SAFETY: the task's instance, which waits for the task before it goes.
     let instance = unsafe { &*context.cast::<Instance>() };
     let _vnet = instance.enter();
+    if instance.displaced.swap(false, Ordering::AcqRel) {
+        // SAFETY: as in `attach`.
+        unsafe { instance.hooks.relink(instance.ruleset()) };
+    }
     let mut newcomers = instance.newcomers.take();
     for parked in newcomers.drain(..) {
         if let Some(packet) = parked.packet {
@@ -265,6 +282,15 @@ unsafe extern "C" fn attend(context: *mut c_void, _pending: c_int) {
     }
     let rest = instance.newcomers.put_back(newcomers);
     instance.newcomers.restore(rest);
+
+    let mut uncut = instance.uncut.take();
+    for parked in uncut.drain(..) {
+        if let Some(packet) = parked.packet {
+            no_tso(instance, packet, parked.version);
+        }
+    }
+    let rest = instance.uncut.put_back(uncut);
+    instance.uncut.restore(rest);
 
     let mut held = instance.held.take();
     held.retain_mut(|parked| {
@@ -318,6 +344,17 @@ fn newcomer(instance: &Instance, packet: OwnedMbuf, version: Version, received: 
     });
 }
 
+/// Tells the connection of a packet with its wire side to send no more that
+/// are to be cut into segments, and to send this one again.
+fn no_tso(instance: &Instance, packet: OwnedMbuf, version: Version) {
+    let wire = packet.give(|mbuf| Engine::newcomer(&mut View::new(mbuf, Direction::Out), version, false));
+    let Some(wire) = wire else { return };
+    let binding = instance.read(|control, engine| control.get_by_wire(engine, &wire));
+    if binding.is_some_and(|binding| tcp_no_tso(&connection(&binding.stack))) {
+        instance.stats.count(Counter::Resumed);
+    }
+}
+
 /// Ends what has had its time, some bindings at a time.
 unsafe extern "C" fn sweep(context: *mut c_void, _pending: c_int) {
     // SAFETY: as for `attend`.
@@ -331,7 +368,10 @@ unsafe extern "C" fn sweep(context: *mut c_void, _pending: c_int) {
         (expired.next, control.len())
     });
     instance.swept.store(next as u32, Ordering::Relaxed);
-    // Held packets whose binding has ended.
+    if instance.hooks.are_others() {
+        instance.displaced.store(true, Ordering::Release);
+    }
+    // Held packets whose binding has ended, and the hooks.
     instance.attend();
     if left != 0 {
         instance.sweep_later();

@@ -63,10 +63,13 @@ pub use kern::{
     time_uptime,
 };
 pub use malloc::Malloc;
-pub use mbuf::{Freed, Mbuf, OwnedMbuf};
+pub use mbuf::{Freed, Mbuf, OwnedMbuf, Way};
 pub use mtx::{Mtx, MtxGuard};
-pub use net::{ConnectionSide, CurVnet, if_getindex, in_localip, in_net_epoch, in6_localip, is_connected, tcp_resume};
-pub use pfil::{Hook, HookArgs};
+pub use net::{
+    ConnectionSide, CurVnet, if_getindex, if_getmtu, in_localip, in_net_epoch, in6_localip, is_connected, tcp_no_tso,
+    tcp_resume,
+};
+pub use pfil::{Head, Hook, HookArgs};
 pub use sx::{Sx, SxGuard};
 pub use sysctl::{SysctlCtx, SysctlHandler, SysctlParent};
 pub use task::{Task, TaskFn, TimeoutTask};

@@ -16,6 +16,7 @@ const LINK_HEADER: usize = 16;
 
 const PKTHDR: usize = ffi::mobconn_pkthdr as usize;
 const CSUM_DATA: usize = ffi::mobconn_csum_data as usize;
+const PH_LOC: usize = ffi::mobconn_ph_loc as usize;
 
 /// The packet was freed, because memory is short or it cannot be reshaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,6 +261,55 @@ impl Mbuf<'_> {
         Ok(())
     }
 
+    /// The way that [`Mbuf::ip_output`] or [`Mbuf::ip6_output`] would choose
+    /// for the packet, whose IP header is contiguous. `before`: the interface
+    /// that it was made for, or null. None: there is no way.
+    ///
+    /// # Safety
+    /// Inside the network epoch; `before` is alive or null.
+    #[must_use]
+    pub unsafe fn way(&self, v6: bool, before: *mut ffi::ifnet) -> Option<Way> {
+        if self.data().len() < if v6 { 40 } else { 20 } {
+            return None;
+        }
+        let mut way = ffi::mobconn_way { interface: null_mut(), mtu: 0, tso: 0 };
+        // SAFETY: the packet is alive, with a whole header; the interface and the epoch are the caller's promise.
+        let found = unsafe { ffi::mobconn_way(self.first, c_int::from(v6), before, &raw mut way) };
+        (found != 0).then_some(Way(way))
+    }
+
+    /// A packet of these bytes that seems to have been received by the
+    /// interface of `way`, for [`OwnedMbuf::netisr_queue`]. None: it is too
+    /// long, or memory is short.
+    #[must_use]
+    pub fn received(&self, bytes: &[u8], way: &Way) -> Option<OwnedMbuf> {
+        if bytes.len() > MHLEN || self.first.is_null() {
+            return None;
+        }
+        // SAFETY: as in `len`.
+        let fib = unsafe { (*self.header()).fibnum };
+        // SAFETY: the bytes fit; the interface is alive while the network epoch lasts, in which `way` was found.
+        let packet = unsafe {
+            ffi::mobconn_received(bytes.as_ptr().cast(), bytes.len() as c_int, way.0.interface, c_int::from(fib))
+        };
+        NonNull::new(packet).map(OwnedMbuf)
+    }
+
+    /// The size of the segments into which the interface is to cut the
+    /// packet, if it is.
+    #[must_use]
+    pub fn tso_segsz(&self) -> Option<u16> {
+        if self.csum_flags() & ffi::CSUM_TSO == 0 {
+            return None;
+        }
+        // SAFETY: as in `len`.
+        let header = unsafe { &*self.header() };
+        // SAFETY: a packet with this flag has the size there.
+        let sizes = unsafe { header.PH_per.sixteen };
+        let [_, size, ..] = sizes;
+        Some(size)
+    }
+
     /// ip_reass(9): gives a received IPv4 fragment to reassembly. Some: the
     /// whole datagram, which takes the place of the packet.
     pub fn ip_reass(&mut self) -> Option<()> {
@@ -324,6 +374,27 @@ impl Mbuf<'_> {
         }
     }
 
+    /// A word that goes with the packet as long as it stays in the IP layer
+    /// and below; 0 unless set.
+    #[must_use]
+    #[inline]
+    pub fn mark(&self) -> usize {
+        if self.first.is_null() {
+            return 0;
+        }
+        // SAFETY: as in `len`; the field lies in the packet header.
+        unsafe { self.field::<usize>(PH_LOC).read() }
+    }
+
+    /// Sets that word.
+    #[inline]
+    pub fn set_mark(&mut self, mark: usize) {
+        if !self.first.is_null() {
+            // SAFETY: as in `mark`, and only the hook uses the packet now.
+            unsafe { self.field::<usize>(PH_LOC).write(mark) };
+        }
+    }
+
     /// Whether the packet came in through an interface. (Of a packet that is
     /// being sent: whether it is forwarded.)
     #[must_use]
@@ -338,6 +409,24 @@ impl Mbuf<'_> {
         // SAFETY: without a send tag the union holds the interface, or null.
         let interface = unsafe { header.__bindgen_anon_1.rcvif };
         !interface.is_null()
+    }
+}
+
+/// Where a packet goes, as long as the network epoch lasts in which it was
+/// asked for.
+pub struct Way(ffi::mobconn_way);
+
+impl Way {
+    /// Most bytes of a packet there.
+    #[must_use]
+    pub fn mtu(&self) -> usize {
+        usize::try_from(self.0.mtu).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the interface cuts the packet into segments as TCP wants it.
+    #[must_use]
+    pub fn tso(&self) -> bool {
+        self.0.tso != 0
     }
 }
 

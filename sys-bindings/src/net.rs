@@ -56,6 +56,24 @@ pub fn tcp_resume(side: &ConnectionSide) -> bool {
     unsafe { ffi::mobconn_tcp_resume(side) != 0 }
 }
 
+/// As [`tcp_resume`], for a connection that is to leave cutting its data into
+/// segments to no interface any more (TSO).
+#[must_use]
+pub fn tcp_no_tso(side: &ConnectionSide) -> bool {
+    // SAFETY: as above.
+    unsafe { ffi::mobconn_tcp_no_tso(side) != 0 }
+}
+
+/// Most bytes of a packet that an interface takes.
+///
+/// # Safety
+/// `interface` is alive.
+#[must_use]
+pub unsafe fn if_getmtu(interface: *mut ffi::ifnet) -> usize {
+    // SAFETY: alive (contract).
+    usize::try_from(unsafe { ffi::if_getmtu(interface) }).unwrap_or(usize::MAX)
+}
+
 /// in_localip(9) of four octets: whether an interface of curvnet has the address.
 #[must_use]
 pub fn in_localip(address: [u8; 4]) -> bool {

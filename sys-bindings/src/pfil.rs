@@ -72,3 +72,38 @@ impl Drop for Hook {
         unsafe { ffi::pfil_remove_hook(self.0) };
     }
 }
+
+/// Where the packets of one IP version pass, in one network stack.
+pub struct Head(*const ffi::_pfil_head);
+
+// SAFETY: a head belongs to no thread.
+unsafe impl Send for Head {}
+// SAFETY: two numbers of it are read, each at once.
+unsafe impl Sync for Head {}
+
+impl Head {
+    /// The head of curvnet; it lives as long as the vnet.
+    #[must_use]
+    pub fn of_curvnet(v6: bool) -> Self {
+        // SAFETY: reads a variable of curvnet.
+        Self(unsafe { ffi::mobconn_pfil_head(i32::from(v6)) })
+    }
+
+    /// How many hooks are linked to it: for output in the upper half, for
+    /// input in the lower.
+    #[must_use]
+    #[inline]
+    pub fn hooks(&self) -> u64 {
+        if self.0.is_null() {
+            return 0;
+        }
+        let number = |offset| {
+            let place = self.0.wrapping_byte_add(offset).cast::<u32>();
+            // SAFETY: a field of the head, which is alive as long as its vnet, in which the caller is.
+            unsafe { place.read_volatile() }
+        };
+        let input = number(core::mem::offset_of!(ffi::_pfil_head, head_nhooksin));
+        let output = number(core::mem::offset_of!(ffi::_pfil_head, head_nhooksout));
+        u64::from(output) << 32 | u64::from(input)
+    }
+}

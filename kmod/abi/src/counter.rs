@@ -52,6 +52,8 @@ counters! {
     DroppedMemory = "dropped_memory",
     /// Packets of a moved flow dropped because the table changed too often under them
     DroppedContended = "dropped_contended",
+    /// Packets of a moved flow dropped because they do not fit the interface that they leave by now; TCP is told
+    DroppedTooBig = "dropped_too_big",
     /// Packets of a moved flow passed untouched because of IP options
     PassedOptions = "passed_options",
     /// Packets passed untouched because their headers are malformed

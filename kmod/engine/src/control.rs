@@ -39,6 +39,15 @@ impl Control {
         Self { capacity, local_generation: 0, flows: Slab::new(), journal: Journal::default() }
     }
 
+    /// Gives the table's hash another secret. False: it has bindings, and
+    /// keeps the one it has.
+    pub fn rekey(&mut self, engine: &Engine, key: [u64; 8]) -> bool {
+        if self.is_empty() {
+            engine.hasher.set(key);
+        }
+        self.is_empty()
+    }
+
     /// Bindings now.
     #[must_use]
     pub fn len(&self) -> u32 {

@@ -2,6 +2,7 @@
 //! keyed hash.
 
 use crate::flow::{Address, Protocol, Side, Version};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A side in five words. IPv4 uses the first two only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,12 +120,20 @@ fn words(address: &Address) -> (u64, u64) {
 /// who does not know the secret cannot choose keys that collide more often
 /// than chance, whatever he sends.
 pub(crate) struct Hasher {
-    key: [u64; 8],
+    // Not of `sync`: it changes only while the table is empty, and a look-up under another key finds nothing.
+    key: [AtomicU64; 8],
 }
 
 impl Hasher {
     pub(crate) fn new(key: [u64; 8]) -> Self {
-        Self { key }
+        Self { key: key.map(AtomicU64::new) }
+    }
+
+    /// Takes another secret.
+    pub(crate) fn set(&self, key: [u64; 8]) {
+        for (to, word) in self.key.iter().zip(key) {
+            to.store(word, Ordering::Relaxed);
+        }
     }
 
     /// The hash of a key of either version.
@@ -134,16 +143,18 @@ impl Hasher {
 
     #[inline(always)]
     pub(crate) fn hash<const V6: bool>(&self, key: &Key) -> u64 {
-        let [k0, k1, k2, k3, k4, k5, k6, k7] = self.key;
+        let [k0, k1, k2, k3, k4, k5, k6, k7] = &self.key;
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
         let [a, b, c, d] = key.addresses;
-        let mut sum = product(key.head, k0, a, k1);
+        let mut sum = product(key.head, load(k0), a, load(k1));
         if V6 {
-            sum = sum.wrapping_add(product(b, k2, c, k3)).wrapping_add(product(d, k4, 0, k5));
+            let rest = product(b, load(k2), c, load(k3)).wrapping_add(product(d, load(k4), 0, load(k5)));
+            sum = sum.wrapping_add(rest);
         }
         // Both halves of the sum count, and the result's high and low bits
         // choose bucket and tag: mix once more under the key.
-        let folded = (sum as u64) ^ ((sum >> 64) as u64).wrapping_mul(k6 | 1);
-        let mixed = u128::from(folded ^ k7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let folded = (sum as u64) ^ ((sum >> 64) as u64).wrapping_mul(load(k6) | 1);
+        let mixed = u128::from(folded ^ load(k7)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed as u64) ^ ((mixed >> 64) as u64)
     }
 }
@@ -206,5 +217,23 @@ mod tests {
                 assert_ne!(hash, hasher.hash_any(&other), "word {word} bit {bit}");
             }
         }
+    }
+
+    #[test]
+    fn keys_that_collide_under_one_secret_scatter_under_another() {
+        let hasher =
+            |seed: u64| Hasher::new(core::array::from_fn(|i| (i as u64 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let (known, secret) = (hasher(1), hasher(77));
+        let key = |n: u32| Key::from_v4(u64::from(n) << 32 | 0x0a00_0001, 0x0050_1388, Protocol::Tcp);
+        // What somebody who knew the one would send: all to one bucket of 4096.
+        let chosen: alloc::vec::Vec<Key> =
+            (0..).map(key).filter(|key| known.hash_any(key) >> 52 == 7).take(2000).collect();
+        let mut buckets = [0_u32; 4096];
+        for key in &chosen {
+            buckets[(secret.hash_any(key) >> 52) as usize] += 1;
+        }
+        assert!(buckets.iter().max() < Some(&10), "{:?}", buckets.iter().max());
+        known.set(core::array::from_fn(|i| i as u64));
+        assert!(chosen.iter().filter(|key| known.hash_any(key) >> 52 == 7).count() < 20);
     }
 }

@@ -28,6 +28,7 @@ shared! {
         fb, set_fb: usize = 392;
         timers, set_timers: [i64; 5] = 472;
         port_state, set_port_state: u32 = 612;
+        t_flags, set_t_flags: u32 = 616;
         rxtshift, set_rxtshift: i32 = 780;
     }
 }
@@ -55,6 +56,8 @@ const MAXRXTSHIFT: i32 = 12;
 /// `SBT_MAX`: the timer does not run.
 const NEVER: i64 = i64::MAX;
 const TIME_WAIT: u8 = 10;
+/// The connection lets interfaces cut its data into segments.
+const TF_TSO: u32 = 0x0100_0000;
 
 /// Constants of FreeBSD's headers, by name.
 pub(crate) const FACTS: &[(&str, u32)] = &[
@@ -67,6 +70,7 @@ pub(crate) const FACTS: &[(&str, u32)] = &[
     ("TT_PERSIST", PERSIST as u32),
     ("TCP_MAXRXTSHIFT", MAXRXTSHIFT as u32),
     ("TCPS_TIME_WAIT", TIME_WAIT as u32),
+    ("TF_TSO", TF_TSO),
 ];
 
 pub(crate) const SYMBOLS: &[crate::symbols::Function] =
@@ -248,10 +252,18 @@ fn block(vnet: &'static VnetState, connection: &Connection) -> Tcpcb {
     let at = *vnet.pcbs.blocks.lock().unwrap().entry(key).or_insert_with(|| {
         let at = eternal(Tcpcb::SIZE).as_ptr() as usize;
         lock::init_inpcb(at + INP_LOCK, connection.protocol == TCP);
+        // SAFETY: eternal memory of that size.
+        let made = unsafe { Tcpcb::new(at as *mut u8) }.unwrap_or_else(|| unreachable!());
+        made.set_t_flags(TF_TSO);
         at
     });
     // SAFETY: eternal memory of that size.
     unsafe { Tcpcb::new(at as *mut u8) }.unwrap_or_else(|| unreachable!())
+}
+
+/// Whether a connection lets interfaces cut its data into segments.
+pub(crate) fn uses_tso(vnet: &'static VnetState, connection: &Connection) -> bool {
+    block(vnet, connection).t_flags() & TF_TSO != 0
 }
 
 /// A time as `sbintime_t`: seconds in the upper, a fraction in the lower 32 bits.

@@ -153,6 +153,9 @@ shared! {
         flags, set_flags: i32 = 112;
         mtu, set_mtu: i32 = 160;
         hwassist, set_hwassist: u64 = 176;
+        tsomax, set_tsomax: u32 = 1200;
+        tsomaxsegcount, set_tsomaxsegcount: u32 = 1204;
+        tsomaxsegsize, set_tsomaxsegsize: u32 = 1208;
         vnet, set_vnet: usize = 904;
     }
 }

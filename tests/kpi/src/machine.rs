@@ -3,12 +3,13 @@
 use crate::cdev::File;
 use crate::ip;
 use crate::kernel::Kernel;
+use crate::mbuf::csum;
 use crate::thread::Entry;
 use crate::vnet::VnetState;
 use crate::{
     Connection, Connections, Errno, Event, Failures, Input, Options, Output, Region, Route, Rx, Split, Timer, Tx,
 };
-use crate::{clock, fault, linker, sysctl, variables, vnet};
+use crate::{clock, connections, fault, linker, pfil, sysctl, variables, vnet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -265,6 +266,31 @@ impl Vnet {
     /// Index of an interface, which must be no other's.
     pub fn set_index(&self, ifname: &str, index: u16) {
         self.alive().ifnet(ifname).set_index(index);
+    }
+
+    /// Whether an interface cuts TCP packets into segments (TSO), which it does unless told otherwise, and of how many
+    /// bytes it takes them at most; 0 for no limit.
+    pub fn set_tso(&self, ifname: &str, on: bool, limit: u32) {
+        let ifnet = self.alive().ifnet(ifname);
+        ifnet.set_hwassist(if on { csum::OFFLOADED } else { csum::OFFLOADED & !u64::from(csum::TSO) });
+        ifnet.set_tsomax(limit);
+    }
+
+    /// Whether TCP's control block of this connection allows TSO.
+    #[must_use]
+    pub fn uses_tso(&self, connection: &Connection) -> bool {
+        connections::uses_tso(self.alive(), connection)
+    }
+
+    /// Switches a firewall on or off that passes everything. On, it links itself nearest the wire, as pf(4) does.
+    pub fn set_firewall(&self, on: bool) {
+        pfil::firewall(self.alive(), on);
+    }
+
+    /// Takes what the firewall has seen since the last call: whether it was being sent, and the packet.
+    #[must_use]
+    pub fn firewall_saw(&self) -> Vec<(bool, Vec<u8>)> {
+        std::mem::take(&mut self.alive().firewall.lock().unwrap())
     }
 
     /// Lets a function say which interface leads to an address, for packets that a module sends on its own and for route

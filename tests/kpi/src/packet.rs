@@ -89,13 +89,16 @@ pub struct Rx<'a> {
     pub ifname: &'a str,
     /// What the interface says about its checksum.
     pub checksum: RxChecksum,
+    /// It came by a bridge that runs the hooks on what is for this host, before the IP layer does
+    /// (`net.link.bridge.pfil_local_phys`).
+    pub bridged: bool,
 }
 
 impl<'a> Rx<'a> {
     /// A packet from `ifname`, its checksum unchecked.
     #[must_use]
     pub const fn new(ifname: &'a str) -> Self {
-        Self { ifname, checksum: RxChecksum::Unchecked }
+        Self { ifname, checksum: RxChecksum::Unchecked, bridged: false }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::thread;
 use crate::vnet::VnetState;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex};
 
 const VERSION: i32 = 2;
@@ -95,9 +95,11 @@ pub(crate) struct Link {
     ruleset: usize,
 }
 
-/// A filtering point of a VNET.
+/// A filtering point of a VNET. Begins as `struct pfil_head`: with the number of its hooks for input and for output.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Head {
+    hooked: [AtomicI32; 2],
     /// Its name.
     pub(crate) name: &'static str,
     kind: i32,
@@ -110,7 +112,8 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn new(name: &'static str, kind: i32) -> Self {
         let empty = || AtomicPtr::new(Box::into_raw(Box::new(Vec::new())));
-        Self { name, kind, input: empty(), output: empty(), lock: Mutex::new(()) }
+        let hooked = [AtomicI32::new(0), AtomicI32::new(0)];
+        Self { hooked, name, kind, input: empty(), output: empty(), lock: Mutex::new(()) }
     }
 
     fn chain(&self, direction: i32) -> &[Link] {
@@ -126,6 +129,7 @@ impl Head {
 
     fn replace(&self, direction: i32, links: Vec<Link>) {
         let chain = if direction == IN { &self.input } else { &self.output };
+        self.hooked[usize::from(direction == OUT)].store(links.len() as i32, Ordering::Relaxed);
         chain.store(Box::into_raw(Box::new(links)), Ordering::Release);
     }
 
@@ -137,6 +141,17 @@ impl Head {
             self.replace(direction, rest);
         }
         found
+    }
+
+    fn insert(&self, direction: i32, link: Link, append: bool) {
+        let mut links = self.chain(direction).to_vec();
+        // Without PFIL_APPEND a hook comes nearest the wire: first on input, last on output.
+        if (direction == OUT) != append {
+            links.push(link);
+        } else {
+            links.insert(0, link);
+        }
+        self.replace(direction, links);
     }
 
     /// The first link's function, for measurements: with its ruleset.
@@ -272,14 +287,7 @@ fn link(arguments: PfilLinkArgs) -> Result<(), i32> {
         // SAFETY: checked to be code when the hook was added; this is the prototype of pa_mbuf_chk.
         let check: Check = unsafe { std::mem::transmute(hook.check) };
         let link = Link { hook: Arc::clone(hook), check, ruleset: hook.ruleset };
-        let mut links = head.chain(direction).to_vec();
-        // Without PFIL_APPEND a hook comes nearest the wire: first on input, last on output.
-        if (direction == OUT) == (flags & APPEND == 0) {
-            links.push(link);
-        } else {
-            links.insert(0, link);
-        }
-        head.replace(direction, links);
+        head.insert(direction, link, flags & APPEND != 0);
     }
     drop(guard);
     Ok(())
@@ -304,6 +312,38 @@ extern "C" fn pfil_remove_hook(hook: usize) {
         let _guard = head.lock.lock().unwrap();
         for direction in [IN, OUT] {
             head.remove(direction, hook);
+        }
+    }
+}
+
+/// What a firewall passes to its hook.
+extern "C" fn look(slot: *mut usize, _ifp: usize, flags: i32, ruleset: usize, _inp: usize) -> i32 {
+    // SAFETY: as the heads call hooks.
+    let m = unsafe { slot.read() };
+    let m = M::at(m, "the firewall").unwrap_or_else(|| complain!("a null mbuf comes to the firewall"));
+    let Some(vnet) = crate::vnet::at(ruleset) else { return DROPPED };
+    // Firewalls leave alone what they, or hooks like them, have sent on its way.
+    if !m.has(mbuf::flag::SKIP_FIREWALL) {
+        vnet.firewall.lock().unwrap().push((flags & OUT != 0, mbuf::gather(m)));
+    }
+    PASS
+}
+
+/// Switches the VNET's firewall on, which links its hooks nearest the wire as pf(4) does, or off.
+pub(crate) fn firewall(vnet: &'static VnetState, on: bool) {
+    /// Its hooks have no handle.
+    const ADDRESS: usize = 1;
+    for head in &vnet.heads {
+        let _guard = head.lock.lock().unwrap();
+        for direction in [IN, OUT] {
+            head.remove(direction, ADDRESS);
+            if on {
+                let (module, rule) = ("firewall".to_owned(), head.name.to_owned());
+                let (check, ruleset) = (look as *const () as usize, vnet.address());
+                let hook =
+                    Hook { address: ADDRESS, module, rule, kind: head.kind, flags: IN | OUT, check, ruleset, vnet };
+                head.insert(direction, Link { hook: Arc::new(hook), check: look, ruleset }, false);
+            }
         }
     }
 }

@@ -20,8 +20,21 @@ shared! {
     }
 }
 
-pub(crate) const SYMBOLS: &[crate::symbols::Function] =
-    crate::symbols![fib4_lookup, fib6_lookup, in_localip, in6_localip, if_name, if_getindex, if_getmtu, if_getflags];
+pub(crate) const SYMBOLS: &[crate::symbols::Function] = crate::symbols![
+    fib4_lookup,
+    fib6_lookup,
+    in6_splitscope,
+    in_localip,
+    in6_localip,
+    if_name,
+    if_getindex,
+    if_getmtu,
+    if_getflags,
+    if_gethwassist,
+    if_gethwtsomax,
+    if_gethwtsomaxsegcount,
+    if_gethwtsomaxsegsize,
+];
 
 /// Next hops handed out: by interface and MTU. They are never freed, as a reader may hold one.
 static NHOPS: Mutex<Option<HashMap<(usize, u16), usize>>> = Mutex::new(None);
@@ -42,7 +55,7 @@ fn lookup(fib: u32, destination: IpAddr, flags: u32, who: &str) -> usize {
         complain!("{who} with flags {flags:#x}: a reference to the next hop is not emulated");
     }
     let local = vnet.is_local(destination);
-    let Some(name) = (if local { Some("lo0".to_owned()) } else { vnet.egress(destination, "") }) else { return 0 };
+    let Some(name) = (if local { Some("lo0".to_owned()) } else { vnet.towards(destination) }) else { return 0 };
     let ifnet = vnet.ifnet(&name);
     let mtu = u16::try_from(ifnet.mtu()).unwrap_or(u16::MAX);
     let mut nhops = NHOPS.lock().unwrap();
@@ -64,8 +77,31 @@ extern "C" fn fib4_lookup(fib: u32, destination: u32, _scope: u32, flags: u32, _
     lookup(fib, v4(destination), flags, "fib4_lookup")
 }
 
-extern "C" fn fib6_lookup(fib: u32, destination: *const u8, _scope: u32, flags: u32, _flowid: u32) -> usize {
-    lookup(fib, v6(destination), flags, "fib6_lookup")
+extern "C" fn fib6_lookup(fib: u32, destination: *const u8, scope: u32, flags: u32, _flowid: u32) -> usize {
+    let who = "fib6_lookup";
+    let IpAddr::V6(mut destination) = v6(destination) else { unreachable!() };
+    if destination.is_unicast_link_local() {
+        let mut octets = destination.octets();
+        if octets[2..4] != [0, 0] || scope == 0 {
+            complain!("{who}: {destination} with its scope in it, or without");
+        }
+        octets[2..4].copy_from_slice(&(scope as u16).to_be_bytes());
+        destination = octets.into();
+    }
+    lookup(fib, IpAddr::V6(destination), flags, who)
+}
+
+extern "C" fn in6_splitscope(from: *const u8, to: *mut u8, scope: *mut u32) {
+    let IpAddr::V6(address) = v6(from) else { unreachable!() };
+    let (mut octets, mut found) = (address.octets(), [0; 2]);
+    if address.is_unicast_link_local() {
+        found.copy_from_slice(&octets[2..4]);
+        octets[2..4].fill(0);
+    }
+    // SAFETY: the caller's address.
+    unsafe { crate::foreign::store(to, &octets) };
+    // SAFETY: the caller's scope.
+    unsafe { crate::foreign::store(scope.cast(), &u32::from(u16::from_be_bytes(found)).to_ne_bytes()) };
 }
 
 extern "C" fn in_localip(address: u32) -> bool {
@@ -101,4 +137,20 @@ extern "C" fn if_getmtu(ifp: usize) -> i32 {
 
 extern "C" fn if_getflags(ifp: usize) -> i32 {
     interface(ifp, "if_getflags").flags()
+}
+
+extern "C" fn if_gethwassist(ifp: usize) -> i32 {
+    interface(ifp, "if_gethwassist").hwassist() as i32
+}
+
+extern "C" fn if_gethwtsomax(ifp: usize) -> u32 {
+    interface(ifp, "if_gethwtsomax").tsomax()
+}
+
+extern "C" fn if_gethwtsomaxsegcount(ifp: usize) -> u32 {
+    interface(ifp, "if_gethwtsomaxsegcount").tsomaxsegcount()
+}
+
+extern "C" fn if_gethwtsomaxsegsize(ifp: usize) -> u32 {
+    interface(ifp, "if_gethwtsomaxsegsize").tsomaxsegsize()
 }

@@ -9,6 +9,7 @@ use crate::connections::{INFO, INFO_VNET, Pcbs};
 use crate::foreign::{self, eternal};
 use crate::kernel::kernel;
 use crate::layout::{IF_XNAME, IFNAMSIZ, Ifnet, Prison, Ucred, VnetC, VnetSysinit};
+use crate::mbuf::csum;
 use crate::memory::{self, PAGE};
 use crate::packet::{Event, Route};
 use crate::pfil::{Head, TYPES};
@@ -100,6 +101,8 @@ pub(crate) struct VnetState {
     pub(crate) pcbs: Pcbs,
     /// What came out on its own.
     pub(crate) events: Events,
+    /// What its firewall has seen: whether sent, and the packet.
+    pub(crate) firewall: Mutex<Vec<(bool, Vec<u8>)>>,
 }
 
 /// Answers to which interface leads to an address.
@@ -191,6 +194,7 @@ impl VnetState {
             ifnet.set_index(u16::try_from(index).unwrap_or(u16::MAX));
             ifnet.set_idxgen(index as u16 ^ 0x5a5a);
             ifnet.set_mtu(1500);
+            ifnet.set_hwassist(csum::OFFLOADED);
             ifnet.set_vnet(self.address());
             let bytes = &name.as_bytes()[..name.len().min(IFNAMSIZ - 1)];
             // SAFETY: the name field of the new structure, NUL-terminated because the rest is zero.
@@ -340,6 +344,7 @@ pub(crate) fn create() -> &'static VnetState {
         c,
         data,
         heads: [Head::new("inet", TYPES[0]), Head::new("inet6", TYPES[1])],
+        firewall: Mutex::default(),
         prison,
         ucreds: Mutex::default(),
         ifnets: RwLock::default(),

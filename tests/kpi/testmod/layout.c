@@ -102,6 +102,8 @@ SIZE(Ifnet, struct ifnet)
 FIELD(Ifnet, index, struct ifnet, if_index) FIELD(Ifnet, idxgen, struct ifnet, if_idxgen)
 FIELD(Ifnet, flags, struct ifnet, if_flags)
 FIELD(Ifnet, mtu, struct ifnet, if_mtu) FIELD(Ifnet, hwassist, struct ifnet, if_hwassist)
+FIELD(Ifnet, tsomax, struct ifnet, if_hw_tsomax) FIELD(Ifnet, tsomaxsegcount, struct ifnet, if_hw_tsomaxsegcount)
+FIELD(Ifnet, tsomaxsegsize, struct ifnet, if_hw_tsomaxsegsize)
 FIELD(Ifnet, vnet, struct ifnet, if_vnet) FIELD(Ifnet, xname, struct ifnet, if_xname)
 SIZE(Cdev, struct cdev)
 FIELD(Cdev, flags, struct cdev, si_flags) FIELD(Cdev, uid, struct cdev, si_uid) FIELD(Cdev, mode, struct cdev, si_mode)
@@ -195,7 +197,7 @@ FIELD(Inpcb, gencnt, struct tcpcb, t_inpcb.inp_gencnt) FIELD(Inpcb, fb, struct t
 FIELD(Inpcb, timers, struct tcpcb, t_timers)
 /* t_port and t_state lie in the word before. */
 const unsigned long field_Inpcb_port_state = __builtin_offsetof(struct tcpcb, t_flags) - 4;
-FIELD(Inpcb, rxtshift, struct tcpcb, t_rxtshift)
+FIELD(Inpcb, rxtshift, struct tcpcb, t_rxtshift) FIELD(Inpcb, t_flags, struct tcpcb, t_flags)
 
 /* The lock word follows the lock object, and the bit fields lie as assumed. */
 _Static_assert(__builtin_offsetof(struct mtx, mtx_lock) == sizeof(struct lock_object), "mtx");
@@ -228,5 +230,5 @@ VALUE(D_VERSION) VALUE(MAKEDEV_NOWAIT) VALUE(MAKEDEV_CHECKNAME) VALUE(VNET_MAGIC
 VALUE(MTX_RECURSE) VALUE(SX_RECURSE) VALUE(RM_RECURSE) VALUE(RM_SLEEPABLE) VALUE(RW_RECURSE) VALUE(LO_INITIALIZED)
 VALUE(CTLFLAG_WR) VALUE(CTLFLAG_TUN) VALUE(CTLFLAG_NOFETCH) VALUE(CTLFLAG_VNET) VALUE(CTLFLAG_PRISON) VALUE(CTLFLAG_DYN)
 VALUE(INPLOOKUP_WILDCARD) VALUE(INPLOOKUP_RLOCKPCB) VALUE(INPLOOKUP_WLOCKPCB) VALUE(INP_IPV4) VALUE(INP_IPV6)
-VALUE(TT_REXMT) VALUE(TT_PERSIST) VALUE(TCP_MAXRXTSHIFT) VALUE(TCPS_TIME_WAIT) VALUE(TASK_NETWORK)
+VALUE(TT_REXMT) VALUE(TT_PERSIST) VALUE(TCP_MAXRXTSHIFT) VALUE(TCPS_TIME_WAIT) VALUE(TF_TSO) VALUE(TASK_NETWORK)
 VALUE(NETISR_IP) VALUE(NETISR_IPV6) VALUE(IPPROTO_DONE) VALUE(IP_FORWARDING) VALUE(IP_RAWOUTPUT) VALUE(IPV6_MMTU)

@@ -50,7 +50,7 @@ impl NameServer {
         fs::create_dir(&folder).doing("making a directory")?;
         let [v4, v6] = HOME.addresses(1);
         let write = |name: &str, text: String| {
-            let path = if name.starts_with('/') { files.join(&name[1..]) } else { folder.join(name) };
+            let path = name.strip_prefix('/').map_or_else(|| folder.join(name), |rest| files.join(rest));
             fs::write(&path, text).doing(format_args!("writing {}", path.display()))
         };
         write(

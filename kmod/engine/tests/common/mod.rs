@@ -46,7 +46,7 @@ impl Packet for Bytes {
             return Err(Gone);
         }
         self.touched = true;
-        let len = if self.generous { self.contiguous } else { len };
+        let len = if self.generous { self.contiguous.min(self.bytes.len()) } else { len };
         Ok(&mut self.bytes[..len])
     }
     fn checksum(&self) -> Checksum {

@@ -73,7 +73,7 @@ pub(crate) fn receive(vnet: &'static VnetState, packet: &[u8], rx: &Rx<'_>) -> I
             m.set_csum_data(u32::from(if header.v6 { sum.swap_bytes() } else { sum }));
         }
     }
-    let input = filter(vnet, m, &header);
+    let input = if rx.bridged { bridge(vnet, m, &header) } else { filter(vnet, m, &header) };
     built.settle();
     drop(passage);
     drop(entry);
@@ -129,6 +129,18 @@ fn check_header(m: M, header: &Header) -> Option<Input> {
         return Some(Input::Dropped(DropCause::Malformed));
     }
     None
+}
+
+/// As if_bridge with `pfil_local_phys`: the hooks run, what they say of the packet is forgotten, and it comes in.
+fn bridge(vnet: &'static VnetState, m: M, header: &Header) -> Input {
+    let head = &vnet.heads[usize::from(header.v6)];
+    let m = match head.run(m, pfil::IN, false, m.rcvif(), 0, header.length) {
+        Ok(m) => m,
+        Err(_) => return Input::Consumed,
+    };
+    m.clear_flags(flag::FASTFWD_OURS);
+    let Some(now) = header_of(m) else { complain!("an input hook left a packet that is no IP packet") };
+    filter(vnet, m, &now)
 }
 
 fn filter(vnet: &'static VnetState, m: M, header: &Header) -> Input {

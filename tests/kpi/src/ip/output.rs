@@ -276,8 +276,17 @@ pub(super) fn leave(vnet: &'static VnetState, m: M, ifname: String, destination_
     if ifname != "lo0" && (v4_loopback(header.destination) || v4_loopback(header.source)) {
         return Output::Dropped(Errno::EADDRNOTAVAIL);
     }
-    let mtu = usize::try_from(vnet.ifnet(&ifname).mtu()).unwrap_or(0);
-    let packets = if flags & csum::TSO != 0 {
+    let ifnet = vnet.ifnet(&ifname);
+    let mtu = usize::try_from(ifnet.mtu()).unwrap_or(0);
+    let tso = flags & csum::TSO;
+    let packets = if u64::from(tso) & ifnet.hwassist() != 0 {
+        if ifnet.tsomax() != 0 && bytes.len() > ifnet.tsomax() as usize {
+            complain!(
+                "{ifname} cuts packets of at most {} bytes into segments, not of {}",
+                ifnet.tsomax(),
+                bytes.len()
+            );
+        }
         segment(&bytes, &header, size)
     } else {
         if flags & (csum::DELAY_DATA | csum::DELAY_DATA_IPV6) != 0 {
@@ -288,7 +297,7 @@ pub(super) fn leave(vnet: &'static VnetState, m: M, ifname: String, destination_
         }
         if bytes.len() <= mtu {
             vec![bytes]
-        } else if header.dont_fragment || header.v6 && mtu < IPV6_MMTU {
+        } else if header.dont_fragment || tso != 0 && !header.v6 || header.v6 && mtu < IPV6_MMTU {
             return Output::Dropped(Errno::EMSGSIZE);
         } else {
             fragment(&bytes, &header, mtu)

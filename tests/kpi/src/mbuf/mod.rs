@@ -55,6 +55,8 @@ pub(crate) mod csum {
     pub(crate) const TSO: u32 = IP_TSO | IP6_TSO;
     pub(crate) const DELAY_DATA: u32 = UDP | TCP;
     pub(crate) const DELAY_DATA_IPV6: u32 = UDP_IPV6 | TCP_IPV6;
+    /// `if_hwassist` of an interface that does all of it.
+    pub(crate) const OFFLOADED: u64 = (DELAY_DATA | DELAY_DATA_IPV6 | TSO) as u64;
     pub(crate) const IP_CHECKED: u32 = 0x0100_0000;
     pub(crate) const IP_VALID: u32 = 0x0200_0000;
     pub(crate) const PSEUDO_HDR: u32 = 0x0400_0000;

@@ -89,11 +89,13 @@ pub const ALL: &[Scenario] = &[
         about: "the new interface takes smaller packets",
         run: path::small_interface_v4,
     },
+    Scenario { name: "small-interface-ipv6", about: "the same over IPv6", run: path::small_interface_v6 },
     Scenario {
-        name: "small-interface-ipv6",
-        about: "the same over IPv6, where fragments reach the peer's hook",
-        run: path::small_interface_v6,
+        name: "small-peer-ipv4",
+        about: "the peer's own interface takes smaller packets after the move",
+        run: path::small_peer_v4,
     },
+    Scenario { name: "small-peer-ipv6", about: "the same over IPv6", run: path::small_peer_v6 },
     Scenario {
         name: "outage-ipv4",
         about: "after an outage both directions resume at the commit",

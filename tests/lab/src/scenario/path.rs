@@ -49,9 +49,26 @@ fn small_interface(places: &Places, v6: bool) -> Result<Figures> {
     streams.wait(11)?;
     streams.finish()?;
     let fragments = lab.counters(&lab.world.peer)?.get(Counter::Fragments);
-    // IPv4's TCP learns of it; IPv6 cuts (ip6_output of FreeBSD).
-    check!(v6 == (fragments > 0), "{fragments} fragments came to the peer");
-    let figures = vec![format!("{fragments} fragments came to the peer's hook"), rewritten(&lab)?];
+    check!(fragments == 0, "{fragments} fragments came to the peer: TCP went on with packets that are too big");
+    let figures = vec![rewritten(&lab)?];
+    lab.finish()?;
+    Ok(figures)
+}
+
+/// After the move the peer's own interface takes smaller packets, towards the
+/// new address: its TCP made them for another one.
+fn small_peer(places: &Places, v6: bool) -> Result<Figures> {
+    let (lab, streams) = begin(places, v6)?;
+    move_by_daemon(&lab, WLAN, CELL, streams.address)?;
+    lab.world.peer.kernel.set_mtu("em0", NARROW);
+    streams.allow(11);
+    streams.wait(11)?;
+    streams.finish()?;
+    let dropped = lab.counters(&lab.world.peer)?.get(Counter::DroppedTooBig);
+    check!((1..100).contains(&dropped), "{dropped} packets were too big at the peer");
+    let fragments = lab.counters(&lab.world.mobile)?.get(Counter::Fragments);
+    check!(fragments == 0, "{fragments} fragments came to the mobile host");
+    let figures = vec![format!("{dropped} packets were too big until TCP knew"), rewritten(&lab)?];
     lab.finish()?;
     Ok(figures)
 }
@@ -102,6 +119,14 @@ pub(super) fn small_interface_v4(places: &Places) -> Result<Figures> {
 
 pub(super) fn small_interface_v6(places: &Places) -> Result<Figures> {
     small_interface(places, true)
+}
+
+pub(super) fn small_peer_v4(places: &Places) -> Result<Figures> {
+    small_peer(places, false)
+}
+
+pub(super) fn small_peer_v6(places: &Places) -> Result<Figures> {
+    small_peer(places, true)
 }
 
 pub(super) fn outage_v4(places: &Places) -> Result<Figures> {
