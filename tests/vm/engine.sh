@@ -210,6 +210,16 @@ check "IPv4: a stream goes on over a smaller link" $?
 [ "$(awk '{ t = $1 } END { print t }' "$work/big6")" -gt $(($("$tool" now) - 10000)) ]
 check "IPv6: a stream goes on over a smaller link" $?
 
+echo "== and a smaller interface of the peer's own"
+jexec peer ifconfig em_far mtu 1280
+sleep 8
+[ "$(awk '{ t = $1 } END { print t }' "$work/big4")" -gt $(($("$tool" now) - 4000)) ]
+check "IPv4: a stream goes on over the peer's smaller interface" $?
+[ "$(awk '{ t = $1 } END { print t }' "$work/big6")" -gt $(($("$tool" now) - 4000)) ]
+check "IPv6: a stream goes on over the peer's smaller interface" $?
+[ "$(stat peer dropped_too_big)" -gt 0 ]
+check "TCP was told by the hook ($(stat peer dropped_too_big) packets were too big)" $?
+
 echo "== the end"
 for v in 4 6; do
 	finished tcp$v "IPv$v: the owner's stream is whole"
