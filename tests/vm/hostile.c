@@ -499,6 +499,20 @@ fill(uint32_t count, uint32_t first)
 	return (0);
 }
 
+/* drain COUNT [FIRST]: removes what fill made. */
+static int
+drain(uint32_t count, uint32_t first)
+{
+
+	for (uint32_t n = 0; n < count; n++) {
+		struct mobconn_flow_delete delete = { .stack = tuple(first + n) };
+
+		if (ioctl(fd, MOBCONN_FLOW_DELETE, &delete) != 0)
+			err(1, "after %u", n);
+	}
+	return (0);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -538,6 +552,8 @@ main(int argc, char **argv)
 	}
 	if (argc >= 3 && strcmp(what, "fill") == 0)
 		return (fill(strtoul(argv[2], NULL, 0), argc > 3 ? strtoul(argv[3], NULL, 0) : 0));
+	if (argc >= 3 && strcmp(what, "drain") == 0)
+		return (drain(strtoul(argv[2], NULL, 0), argc > 3 ? strtoul(argv[3], NULL, 0) : 0));
 	if (strcmp(what, "flush") == 0)
 		return (ioctl(fd, MOBCONN_FLUSH) != 0);
 	errx(64, "usage: see the source");

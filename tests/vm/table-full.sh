@@ -28,12 +28,12 @@ check "a move of a flow that is not bound is refused: $(sed 's/.*: //' "$work/fu
 sleep 4
 [ "$(stat mobile translated_out)" -gt 20 ]
 check "bound flows go on" $?
-in_mobile "$bin/hostile" flush
-[ "$(flows mobile)" = 0 ]
+in_mobile "$bin/hostile" drain 62 && [ "$(flows mobile)" = 2 ]
 check "room again" $?
-[ "$(in_mobile "$bin/hostile" fill 64)" = "64 0" ] && in_mobile "$bin/hostile" flush
-check "64 fit again" $?
-in_peer "$bin/hostile" flush
+prepare_move 1 6 $old4 6001 $far4 7 10.1.0.3 && commit_move 1 6 $old4 6001 $far4 7 10.1.0.3
+check "the refused flow moves now" $?
+[ "$(in_mobile "$bin/hostile" fill 100)" = "61 28" ] && in_mobile "$bin/hostile" drain 61
+check "and 61 others fit" $?
 for name in bound4 bound6 refused; do finished $name "$name is whole"; done
 unload
 
