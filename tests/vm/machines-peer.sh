@@ -30,6 +30,7 @@ cat >"$work/peer.conf" <<END
 mobile = false
 group_key = "$work/group.key"
 host_key = "$work/peer.key"
+claims = "$work/peer.claims"
 log_level = "debug"
 END
 mobctl_in peer keygen group >/dev/null && mobctl_in peer keygen host >/dev/null
