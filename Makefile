@@ -46,8 +46,12 @@ vmbench: all
 install:
 	@tools/install
 
+# build/mobconn-VERSION.pkg, for pkg(8).
+package: all
+	@tools/package
+
 # Leaves what was downloaded in build/tools.
 clean:
 	@tools/clean
 
-.PHONY: all setup kmod mobctl check test test-long fuzz demo bench vmtest vmbench install clean
+.PHONY: all setup kmod mobctl check test test-long fuzz demo bench vmtest vmbench install package clean

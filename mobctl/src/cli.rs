@@ -25,6 +25,9 @@ pub struct Common {
     /// Print JSON instead of a table.
     #[arg(long, global = true)]
     pub json: bool,
+    /// Numbers only. mobctl looks no names up anyway; a peer's name is what it says of itself.
+    #[arg(short, long, global = true)]
+    pub numeric: bool,
     /// The control device of the kernel module.
     #[arg(long, global = true, value_name = "PATH", default_value = "/dev/mobconn")]
     pub device: PathBuf,
@@ -64,6 +67,21 @@ pub enum Command {
         #[arg(short, long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
         timeout: f64,
     },
+    /// Show what happens, as it happens: moves, claims, peers, bindings.
+    Monitor {
+        /// End after so many events.
+        #[arg(short, long, value_name = "NUMBER")]
+        count: Option<u64>,
+    },
+    /// Show the flows that were used last, again and again.
+    Top {
+        /// Seconds from one look to the next.
+        #[arg(short, long, value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
+        interval: f64,
+        /// End after so many looks. 1 without a terminal.
+        #[arg(short, long, value_name = "NUMBER")]
+        count: Option<u64>,
+    },
     /// Make or remove a binding by hand.
     #[command(subcommand)]
     Flow(FlowCommand),
@@ -88,6 +106,8 @@ pub enum Command {
     Ddns(crate::ddns::command::Command),
     /// Check the configuration and the key files.
     Check,
+    /// Check everything that moving needs, and say what to do.
+    Doctor,
     /// Show the versions of mobctl and of the module.
     Version,
 }

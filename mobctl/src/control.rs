@@ -32,6 +32,8 @@ pub enum Request {
         /// Milliseconds.
         timeout_ms: u64,
     },
+    /// Tell what happens from now on, one [`Response::News`] each, until the connection is closed.
+    Watch,
     /// Read the configuration again.
     Reload,
     /// End.
@@ -51,6 +53,8 @@ pub enum Response {
     },
     /// To [`Request::Move`].
     Move(MoveReport),
+    /// To [`Request::Watch`], each time that something happens.
+    News(News),
     /// To [`Request::Reload`] and [`Request::Stop`].
     Done,
     /// The request failed.
@@ -62,6 +66,19 @@ pub enum Response {
         /// What to do, possibly empty.
         advice: String,
     },
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// What, in one word.
+    pub kind: String,
+    /// How important: `error`, `warn`, `info` or `debug`.
+    pub level: String,
+    /// The peer's key, if one takes part, else empty.
+    pub peer: String,
+    /// What happened, as the log has it.
+    pub text: String,
 }
 
 /// How the daemon is.
@@ -111,6 +128,9 @@ pub struct Trouble {
     pub host: String,
     /// What is wrong.
     pub what: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub advice: String,
     /// Seconds ago.
     pub age: u64,
 }
@@ -267,13 +287,36 @@ pub fn ask(path: &Path, request: &Request, patience: Duration) -> Result<Respons
     }
 }
 
-fn converse(stream: &UnixStream, request: &Request, patience: Duration) -> io::Result<String> {
-    stream.set_read_timeout(Some(patience))?;
+/// Asks the daemon to tell what happens, and calls `each` with all of it until that says no, or the daemon ends.
+///
+/// # Errors
+/// Those of connect(2), of reading and writing, and for what is no news.
+pub fn watch(path: &Path, mut each: impl FnMut(News) -> bool) -> io::Result<()> {
+    let stream = UnixStream::connect(path)?;
+    send(&stream, &Request::Watch, Duration::from_secs(5))?;
+    for line in BufReader::new(&stream).lines() {
+        match serde_json::from_str(&line?) {
+            Ok(Response::News(news)) => {
+                if !each(news) {
+                    break;
+                }
+            }
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "the daemon speaks another language")),
+        }
+    }
+    Ok(())
+}
+
+fn send(mut stream: &UnixStream, request: &Request, patience: Duration) -> io::Result<()> {
     stream.set_write_timeout(Some(patience))?;
     let mut text = serde_json::to_string(request)?;
     text.push('\n');
-    let mut writer = stream;
-    writer.write_all(text.as_bytes())?;
+    stream.write_all(text.as_bytes())
+}
+
+fn converse(stream: &UnixStream, request: &Request, patience: Duration) -> io::Result<String> {
+    stream.set_read_timeout(Some(patience))?;
+    send(stream, request, patience)?;
     let mut line = String::new();
     BufReader::new(stream).take(1 << 30).read_line(&mut line)?;
     Ok(line)

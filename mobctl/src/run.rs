@@ -16,7 +16,7 @@ use mobconn_dprp::{GroupKey, HostKey};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::json;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,11 +46,22 @@ pub fn run(cli: Cli) -> Result<Option<Exit>, Failure> {
             let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
             moved(&common, &Request::Move { old, new, timeout_ms }, timeout + PATIENCE)?
         }
+        Command::Monitor { count } => {
+            crate::monitor::run(&common.device, &common.control, common.json, count)?;
+            return Ok(None);
+        }
+        Command::Top { interval, count } => {
+            // A page for a program is one page, unless it asks for more.
+            let count = if io::stdout().is_terminal() { count } else { count.or(Some(1)) };
+            crate::top::run(&common.device, Duration::from_secs_f64(interval), count)?;
+            return Ok(None);
+        }
         Command::Flow(flow) => (flow_by_hand(&common, flow)?, None),
         Command::Stats { zero } => (show::stats(&Device::open(&common.device)?.stats(zero)?), None),
         Command::Keygen { what, output } => (keygen(&common, what, output)?, None),
         Command::Ddns(command) => ddns(&common, &command)?,
         Command::Check => (check(&common)?, None),
+        Command::Doctor => crate::doctor::run(&common),
         Command::Version => (version(&common), None),
     };
     print(&common, &shown)?;

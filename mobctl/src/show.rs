@@ -3,7 +3,7 @@
 use crate::control::{MoveReport, Outcome, Peer, Status};
 use crate::table::{age, table};
 use crate::tuple;
-use mobconn_abi::{Alternate, Counter, DISPLACED, HalfState, Info, LOST, Record};
+use mobconn_abi::{Alternate, Counter, DISPLACED, HalfState, Info, LOST, Record, Tuple};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -48,32 +48,13 @@ pub fn flows(records: &[Record], uptime: u64) -> Shown {
     for record in records {
         let (stack, wire) = (&record.stack, &record.wire);
         let protocol = tuple::protocol_name(stack.protocol);
-        let ends = [stack, wire].map(|side| {
-            [end(&side.local, side.local_port, side.version), end(&side.remote, side.remote_port, side.version)]
-        });
         let (since, idle) = (uptime.saturating_sub(record.created), uptime.saturating_sub(record.used));
-        let half = |half: &HalfState| {
-            let other = if half.alternate == 0 { None } else { tuple::from_bytes(&half.other, wire.version) };
-            json!({
-                "generation": half.generation,
-                "alternate": state(half),
-                "address": other,
-                "pending_generation": half.pending_generation,
-            })
-        };
-        let [[stack_local, stack_remote], [wire_local, wire_remote]] = ends;
-        list.push(json!({
-            "protocol": protocol,
-            "stack": {"local": stack_local, "remote": stack_remote},
-            "wire": {"local": wire_local, "remote": wire_remote},
-            "local": half(&record.local),
-            "remote": half(&record.remote),
-            "id": record.id,
-            "age": since,
-            "idle": idle,
-            "displaced": record.flags & DISPLACED != 0,
-            "lost": record.flags & LOST != 0,
-        }));
+        let [stack_local, stack_remote] = ends(stack);
+        let [wire_local, wire_remote] = ends(wire);
+        let mut flow = flow_json(record);
+        flow["age"] = since.into();
+        flow["idle"] = idle.into();
+        list.push(flow);
         rows.push(vec![
             protocol,
             stack_local,
@@ -92,8 +73,42 @@ pub fn flows(records: &[Record], uptime: u64) -> Shown {
     Shown { text: table(&headings, &rows), json: json!({ "flows": list }) }
 }
 
+/// Both ends of a side, local first.
+#[must_use]
+pub fn ends(side: &Tuple) -> [String; 2] {
+    [end(&side.local, side.local_port, side.version), end(&side.remote, side.remote_port, side.version)]
+}
+
+/// A binding for programs, but for its age.
+#[must_use]
+pub fn flow_json(record: &Record) -> Value {
+    let half = |half: &HalfState| {
+        let other = if half.alternate == 0 { None } else { tuple::from_bytes(&half.other, record.wire.version) };
+        json!({
+            "generation": half.generation,
+            "alternate": state(half),
+            "address": other,
+            "pending_generation": half.pending_generation,
+        })
+    };
+    let side = |tuple| {
+        let [local, remote] = ends(tuple);
+        json!({ "local": local, "remote": remote })
+    };
+    json!({
+        "protocol": tuple::protocol_name(record.stack.protocol),
+        "stack": side(&record.stack),
+        "wire": side(&record.wire),
+        "local": half(&record.local),
+        "remote": half(&record.remote),
+        "id": record.id,
+        "displaced": record.flags & DISPLACED != 0,
+        "lost": record.flags & LOST != 0,
+    })
+}
+
 /// What is special about a binding.
-const fn note(record: &Record) -> &'static str {
+pub(crate) const fn note(record: &Record) -> &'static str {
     match (record.flags & LOST != 0, record.flags & DISPLACED != 0) {
         (true, _) => "lost",
         (false, true) => "displaced",
@@ -167,31 +182,90 @@ pub fn moved(report: &MoveReport) -> Shown {
     Shown { text, json: json!({ "move": value(report) }) }
 }
 
+/// How the daemon is, on one line.
+#[must_use]
+pub fn status_line(status: &Status) -> String {
+    let role = if status.mobile { "mobile" } else { "correspondent" };
+    let wrong = status.trouble.len() + usize::from(!status.device_error.is_empty());
+    format!(
+        "{role}, {}, {} peers, {} of {} connections claimed, {} moves in progress, {wrong} troubles",
+        last_own_move(status).unwrap_or_else(|| format!("not moved since the daemon began {} ago", age(status.uptime))),
+        status.peers,
+        status.confirmed,
+        status.eligible,
+        status.moving,
+    )
+}
+
+/// Where this host is since when, if it moved.
+fn last_own_move(status: &Status) -> Option<String> {
+    let last = status.moves.iter().rfind(|one| one.who == "this host")?;
+    Some(format!("moved to {} {} ago", last.new.map_or_else(|| "?".into(), |new| new.to_string()), age(last.age)))
+}
+
+/// What is wrong and what to do, most important first.
+fn wrongs(module: Result<&Info, &str>, daemon: Result<&Status, &str>) -> Vec<(String, String)> {
+    let mut wrongs = Vec::new();
+    match module {
+        Err(why) => wrongs.push(("module".to_owned(), why.to_owned())),
+        Ok(info) if info.flows >= info.capacity => wrongs.push((
+            "table".to_owned(),
+            "full: no further connection can move. Raise net.inet.mobconn.max_flows in /boot/loader.conf".to_owned(),
+        )),
+        Ok(_) => {}
+    }
+    match daemon {
+        Err(why) => wrongs.push(("daemon".to_owned(), why.to_owned())),
+        Ok(status) => {
+            if !status.device_error.is_empty() {
+                wrongs.push(("device".to_owned(), format!("the daemon has none: {}", status.device_error)));
+            }
+            for trouble in &status.trouble {
+                let what = format!("{} ({} ago)", trouble.what, age(trouble.age));
+                let advice = if trouble.advice.is_empty() { String::new() } else { format!(". {}", trouble.advice) };
+                wrongs.push((trouble.host.clone(), format!("{what}{advice}")));
+            }
+        }
+    }
+    wrongs
+}
+
+/// The answer to "am I mobile, since when, and is all well".
+fn summary(daemon: Result<&Status, &str>, wrongs: usize) -> String {
+    let how = match wrongs {
+        0 => "all is well".to_owned(),
+        1 => "one thing is wrong, see below".to_owned(),
+        count => format!("{count} things are wrong, see below"),
+    };
+    let who = match daemon {
+        Err(_) => return how,
+        Ok(status) if status.mobile => last_own_move(status).map_or_else(
+            || format!("mobile, not moved for {}", age(status.uptime)),
+            |moved| format!("mobile, {moved}"),
+        ),
+        Ok(_) => "correspondent: answers mobile hosts".to_owned(),
+    };
+    format!("{who}; {how}")
+}
+
 /// The one screen that says how things are. `module` and `daemon` are what is wrong with them when they do not run.
 #[must_use]
 pub fn status(module: Result<&Info, &str>, daemon: Result<&Status, &str>) -> Shown {
     let mut text = String::new();
+    let wrongs = wrongs(module, daemon);
     let mut line = |name: &str, what: String| text.push_str(&format!("{:<13}{what}\n", format!("{name}:")));
+    line("state", summary(daemon, wrongs.len()));
     match module {
         Ok(info) => line(
             "module",
             format!("{} loaded, {} of {} bindings", module_version(info.module), info.flows, info.capacity),
         ),
-        Err(why) => line("module", why.into()),
+        Err(_) => line("module", "absent".into()),
     }
     match daemon {
-        Err(why) => line("daemon", why.into()),
+        Err(_) => line("daemon", "absent".into()),
         Ok(status) => {
             line("daemon", format!("{} running for {}, process {}", status.version, age(status.uptime), status.pid));
-            line(
-                "role",
-                if status.mobile {
-                    "mobile: claims and moves its flows"
-                } else {
-                    "correspondent: answers mobile hosts"
-                }
-                .into(),
-            );
             line("key", status.key.clone());
             let listen: Vec<String> = status.listen.iter().map(ToString::to_string).collect();
             line("listens on", format!("UDP {}", listen.join(", ")));
@@ -223,13 +297,10 @@ pub fn status(module: Result<&Info, &str>, daemon: Result<&Status, &str>) -> Sho
                     ),
                 );
             }
-            for trouble in &status.trouble {
-                line("trouble", format!("{} {} ({} ago)", trouble.host, trouble.what, age(trouble.age)));
-            }
-            if !status.device_error.is_empty() {
-                line("trouble", format!("the daemon has no device: {}", status.device_error));
-            }
         }
+    }
+    for (what, why) in &wrongs {
+        line("wrong", format!("{what}: {why}"));
     }
     let module = match module {
         Ok(info) => json!({
@@ -251,5 +322,6 @@ pub fn status(module: Result<&Info, &str>, daemon: Result<&Status, &str>) -> Sho
         }
         Err(why) => json!({ "running": false, "error": why }),
     };
-    Shown { text, json: json!({ "status": { "module": module, "daemon": daemon } }) }
+    let wrong: Vec<Value> = wrongs.iter().map(|(what, why)| json!({ "what": what, "why": why })).collect();
+    Shown { text, json: json!({ "status": { "module": module, "daemon": daemon, "wrong": wrong } }) }
 }

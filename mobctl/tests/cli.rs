@@ -3,7 +3,7 @@
 mod common;
 
 use common::Fake;
-use mobconn_abi::{Alternate, Counter, TCP, Tuple};
+use mobconn_abi::{Alternate, Counter, Event, EventKind, Record, TCP, Tuple};
 use mobctl::tuple;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -85,6 +85,7 @@ fn without_a_daemon_it_says_what_to_do() {
     let fake = Fake::new();
     let (out, _) = run(69, &["status", "--control", "/nonexistent/sock", &device(&fake)]);
     assert!(out.contains("1.2.3 loaded, 0 of 65536 bindings") && out.contains("daemon is not running"), "{out}");
+    assert!(out.starts_with("state:       one thing is wrong, see below\n"), "{out}");
     let (out, _) = run(69, &["status", "--json", "--control", "/nonexistent/sock", "--device", "/nonexistent/d"]);
     let status = &json(&out)["status"];
     assert_eq!(status["module"]["loaded"], false);
@@ -212,4 +213,87 @@ fn a_wrong_configuration_is_named_line_by_line() {
     assert!(run(78, &["keygen", "host", &config]).1.contains("line 3"));
     let path = folder.path().join("a.key");
     run(0, &["keygen", "host", "-o", path.to_str().unwrap(), &config]);
+}
+
+#[test]
+fn events_as_they_come() {
+    let fake = Fake::new();
+    let (stack, wire) = (side("192.0.2.1:5000", "203.0.113.1:22"), side("198.51.100.1:5000", "203.0.113.1:22"));
+    let record = Record { stack, wire, id: 1, ..Record::default() };
+    let event = |sequence, kind: EventKind| Event { sequence, kind: kind as u32, record, ..Event::default() };
+    fake.state().events = vec![event(4, EventKind::Made), event(5, EventKind::Gone)];
+    let (out, _) = run(0, &["monitor", "-c", "2", "--control", "/nonexistent/sock", &device(&fake)]);
+    let lines: Vec<&str> = out.lines().filter(|line| line.contains(" module ") && line.contains("tcp")).collect();
+    assert_eq!(lines.len(), 2, "{out}");
+    assert!(lines[0].ends_with(" module made tcp 192.0.2.1:5000 203.0.113.1:22 as 198.51.100.1:5000 203.0.113.1:22"));
+    fake.state().events = vec![event(6, EventKind::Full)];
+    let (out, _) = run(0, &["monitor", "--json", "-c", "1", "--control", "/nonexistent/sock", &device(&fake)]);
+    let full = out.lines().map(json).find(|line| line["event"]["kind"] == "full").unwrap();
+    assert_eq!(full["event"]["flow"]["stack"]["local"], "192.0.2.1:5000");
+}
+
+#[test]
+fn one_page_for_a_program() {
+    let fake = Fake::new();
+    let flow = side("192.0.2.1:5000", "203.0.113.1:22");
+    fake.state().bind(flow, flow);
+    let (out, _) = run(0, &["top", &device(&fake)]);
+    assert!(out.starts_with("mobconn 1.2.3: 1 of 65536 bindings\n") && out.contains("192.0.2.1:5000"), "{out}");
+    let (out, _) = run(0, &["top", "-c", "3", "-i", "0", &device(&fake)]);
+    assert_eq!(out.matches("STACK_LOCAL").count(), 3, "{out}");
+}
+
+#[test]
+fn a_doctor_without_a_patient() {
+    let nowhere = ["--device", "/nonexistent/d", "--control", "/nonexistent/s", "--config", "/nonexistent/c"];
+    let (out, _) = run(69, &[&["doctor"][..], &nowhere].concat());
+    for advice in ["kldload mobconn", "service mobconn start", "mobctl.conf.sample"] {
+        assert!(out.contains(advice), "{out}");
+    }
+    // Each finding that is bad says what to do.
+    let lines: Vec<&str> = out.lines().collect();
+    for (line, next) in lines.iter().zip(&lines[1..]).filter(|(line, _)| line.starts_with("bad ")) {
+        assert!(next.trim_start().starts_with("-> "), "{line}");
+    }
+}
+
+/// The names of all members of a JSON value, with their way from the top; of lists, those of the first element.
+fn members(value: &Value, way: &str, into: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                let way = if way.is_empty() { name.clone() } else { format!("{way}.{name}") };
+                into.push(way.clone());
+                members(value, &way, into);
+            }
+        }
+        Value::Array(list) => list.iter().take(1).for_each(|value| members(value, way, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn json_has_the_documented_members() {
+    let page = include_str!("../../docs/json.md");
+    let fake = Fake::new();
+    let flow = side("192.0.2.1:5000", "203.0.113.1:22");
+    fake.state().bind(flow, flow);
+    fake.state().events = vec![Event { kind: EventKind::Made as u32, ..Event::default() }];
+    let nobody = ["--control", "/nonexistent/s"];
+    let device = device(&fake);
+    for (exit, command) in [
+        (0, &["flows"][..]),
+        (69, &["status"]),
+        (0, &["version"]),
+        (69, &["doctor", "--config", "/nonexistent/c"]),
+        (0, &["monitor", "-c", "1"]),
+    ] {
+        let (out, _) = run(exit, &[command, &["--json", &device], &nobody].concat());
+        let mut found = Vec::new();
+        out.lines().for_each(|line| members(&json(line), "", &mut found));
+        assert!(found.len() > 3, "{out}");
+        for name in found {
+            assert!(page.contains(&format!("`{name}`")), "{name} of mobctl {} is not in docs/json.md", command[0]);
+        }
+    }
 }

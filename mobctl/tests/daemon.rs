@@ -146,7 +146,26 @@ fn it_begins_answers_and_ends() {
 
     let shown = place.command(&["status"]).output().unwrap();
     assert_eq!(shown.status.code(), Some(0));
-    assert!(String::from_utf8(shown.stdout).unwrap().contains("correspondent"));
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(text.starts_with("state:       correspondent: answers mobile hosts; all is well\n"), "{text}");
+
+    let shown = place.command(&["doctor", "--json"]).output().unwrap();
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    let doctor: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let verdict = |check: &str| {
+        let findings = doctor["doctor"]["findings"].as_array().unwrap();
+        findings.iter().find(|one| one["check"] == check).unwrap()["verdict"].clone()
+    };
+    for (check, expected) in
+        [("config", "ok"), ("daemon", "ok"), ("table", "ok"), ("firewall", "skipped"), ("dns", "skipped")]
+    {
+        assert_eq!(verdict(check), expected, "{check}: {doctor}");
+    }
+
+    // SIGINFO, where there is one.
+    daemon.signal("-USR1");
+    let line = daemon.expect("troubles");
+    assert!(line.contains("correspondent, not moved since the daemon began") && line.contains("0 peers"), "{line}");
 
     daemon.signal("-TERM");
     daemon.expect("stopped by a signal");

@@ -1,7 +1,7 @@
 //! What the protocol tells, for the log and for `mobctl status`.
 
 use super::moves;
-use crate::control::{PastMove, Trouble};
+use crate::control::{self, PastMove, Trouble};
 use log::Level;
 use mobconn_dprp::{ClaimStatus, Instant, News, Notice};
 use std::collections::{BTreeMap, VecDeque};
@@ -17,7 +17,7 @@ const TROUBLES_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Chronicle {
     moves: VecDeque<(Instant, PastMove)>,
-    troubles: BTreeMap<String, (Instant, String)>,
+    troubles: BTreeMap<String, (Instant, String, &'static str)>,
     /// Old and new address of this host's moves in progress, by peer and number.
     started: BTreeMap<(String, u32), PastMove>,
 }
@@ -37,6 +37,7 @@ impl Chronicle {
                     notice.at,
                     address.ip().to_string(),
                     "does not answer: no mobconn there, another group key, or a firewall".into(),
+                    "Run mobctl doctor there; let UDP port 9434 through; a host without mobconn needs no entry in peers",
                 );
             }
             News::WrongKey { address, key } => {
@@ -44,12 +45,14 @@ impl Chronicle {
                     notice.at,
                     address.ip().to_string(),
                     format!("has the key {key}, which is not pinned here"),
+                    "If that is its key (mobctl keygen public, there), add it to pins; else find out who that is",
                 );
             }
             News::Translated { peer, sent_from, seen_as } => self.trouble(
                 notice.at,
                 peer.to_string(),
                 format!("address translation (NAT) lies between: {sent_from} arrives as {seen_as}"),
+                "Flows with this peer cannot move: use IPv6, or a network without address translation",
             ),
             News::MoveStarted { peer, number, old, new, .. } => {
                 let blank = past("this host", &peer.to_string());
@@ -91,12 +94,12 @@ impl Chronicle {
         }
     }
 
-    fn trouble(&mut self, at: Instant, host: String, what: String) {
+    fn trouble(&mut self, at: Instant, host: String, what: String, advice: &'static str) {
         if self.troubles.len() >= TROUBLES_MAX && !self.troubles.contains_key(&host) {
-            let oldest = self.troubles.iter().min_by_key(|(_, (at, _))| *at).map(|(host, _)| host.clone());
+            let oldest = self.troubles.iter().min_by_key(|(_, (at, ..))| *at).map(|(host, _)| host.clone());
             oldest.map(|host| self.troubles.remove(&host));
         }
-        self.troubles.insert(host, (at, what));
+        self.troubles.insert(host, (at, what, advice));
     }
 
     fn past(&mut self, at: Instant, past: PastMove) {
@@ -113,9 +116,10 @@ impl Chronicle {
 
     /// Hosts with trouble.
     pub(super) fn troubles(&self, now: Instant) -> Vec<Trouble> {
-        let trouble = |(host, (at, what)): (&String, &(Instant, String))| Trouble {
+        let trouble = |(host, (at, what, advice)): (&String, &(Instant, String, &'static str))| Trouble {
             host: host.clone(),
             what: what.clone(),
+            advice: (*advice).into(),
             age: now.since(*at).as_secs(),
         };
         self.troubles.iter().map(trouble).collect()
@@ -125,6 +129,36 @@ impl Chronicle {
 fn past(who: &str, peer: &str) -> PastMove {
     let (who, peer) = (who.into(), peer.into());
     PastMove { who, peer, old: None, new: None, flows: 0, refused: 0, interruption_ms: 0.0, age: 0 }
+}
+
+/// A notice for those who watch.
+pub(super) fn news(news: &News) -> control::News {
+    let (level, text) = describe(news);
+    let (kind, peer) = match news {
+        News::AssociationUp { peer, .. } => ("association-up", Some(peer)),
+        News::AssociationDown { peer } => ("association-down", Some(peer)),
+        News::PeerRestarted { peer } => ("peer-restarted", Some(peer)),
+        News::NoAnswer { .. } => ("no-answer", None),
+        News::WrongKey { .. } => ("wrong-key", None),
+        News::Translated { peer, .. } => ("translated", Some(peer)),
+        News::ClaimsConfirmed { peer, .. } => ("claims-confirmed", Some(peer)),
+        News::ClaimRefused { peer, .. } => ("claim-refused", Some(peer)),
+        News::MoveStarted { peer, .. } => ("move-started", Some(peer)),
+        News::FlowStays { peer, .. } => ("flow-stays", Some(peer)),
+        News::MoveInDoubt { peer, .. } => ("move-in-doubt", Some(peer)),
+        News::MoveCommitted { peer, .. } => ("move-committed", Some(peer)),
+        News::MoveRefused { peer, .. } => ("move-refused", Some(peer)),
+        News::PeerMoved { peer, .. } => ("peer-moved", Some(peer)),
+        News::PeerMoveExpired { peer, .. } => ("peer-move-expired", Some(peer)),
+        News::PeerMoveRefused { peer, .. } => ("peer-move-refused", Some(peer)),
+        _ => ("other", None),
+    };
+    control::News {
+        kind: kind.into(),
+        level: level.as_str().to_ascii_lowercase(),
+        peer: peer.map(ToString::to_string).unwrap_or_default(),
+        text,
+    }
 }
 
 /// A notice as a line of the log.
@@ -248,6 +282,18 @@ mod tests {
             chronicle.record(&notice(6, News::PeerMoved { peer, number: 1, old, new, flows: 1, refused: 0, elapsed }));
         }
         assert_eq!(chronicle.moves(Instant::from_micros(0)).len(), MOVES_MAX);
+    }
+
+    #[test]
+    fn news_carry_the_peer_and_the_line_of_the_log() {
+        let peer = PublicKey([3; 32]);
+        let told = news(&News::PeerRestarted { peer });
+        assert_eq!((told.kind.as_str(), told.level.as_str()), ("peer-restarted", "info"));
+        assert_eq!(told.peer, peer.to_string());
+        assert_eq!(told.text, format!("the daemon of {peer} was restarted"));
+        let address = "192.0.2.9:9434".parse().unwrap();
+        let told = news(&News::NoAnswer { address, again: Instant::from_micros(0) });
+        assert_eq!((told.kind.as_str(), told.peer.as_str()), ("no-answer", ""));
     }
 
     #[test]

@@ -114,6 +114,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
 struct Signals {
     stop: UnixStream,
     reload: UnixStream,
+    tell: UnixStream,
 }
 
 impl Signals {
@@ -127,7 +128,11 @@ impl Signals {
             }
             Ok(reader)
         };
-        Ok(Self { stop: catch(&[SIGTERM, SIGINT]).map_err(cannot)?, reload: catch(&[SIGHUP]).map_err(cannot)? })
+        Ok(Self {
+            stop: catch(&[SIGTERM, SIGINT]).map_err(cannot)?,
+            reload: catch(&[SIGHUP]).map_err(cannot)?,
+            tell: catch(&[crate::system::SIGINFO]).map_err(cannot)?,
+        })
     }
 }
 
@@ -228,6 +233,9 @@ impl Daemon {
             {
                 log::error!("still with the configuration from before: {failure}");
             }
+            if caught(&signals.tell) {
+                log::info!("{}", crate::show::status_line(&self.status()));
+            }
             self.receive(&ready.sockets);
             for (client, request) in self.server.serve(&ready.control) {
                 self.serve(client, request);
@@ -256,8 +264,9 @@ impl Daemon {
         let deadlines = deadlines.chain(self.memory.deadline(now));
         let timeout = deadlines.map(|deadline| poll_millis(now, deadline)).min().unwrap_or(u16::MAX);
 
-        let mut fds: Vec<PollFd<'_>> =
-            [&signals.stop, &signals.reload].map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).into();
+        let mut fds: Vec<PollFd<'_>> = [&signals.stop, &signals.reload, &signals.tell]
+            .map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN))
+            .into();
         let first_socket = fds.len();
         fds.extend(self.sockets.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let first_name = fds.len();
@@ -374,6 +383,7 @@ impl Daemon {
         let mut replaced = false;
         while let Some(notice) = self.endpoint.poll_notice() {
             self.chronicle.record(&notice);
+            self.server.tell(|| chronicle::news(&notice.news));
             replaced |= matches!(notice.news, News::MoveStarted { .. });
             let newest = self.watches.len().saturating_sub(1);
             for (index, watch) in self.watches.iter_mut().enumerate() {
@@ -408,6 +418,7 @@ impl Daemon {
                 Ok(()) => return,
                 Err(failure) => Response::failure(failure),
             },
+            Request::Watch => return self.server.watch(client),
             Request::Reload => self.reload().map_or_else(Response::failure, |()| Response::Done),
             Request::Stop => {
                 log::info!("stopped by mobctl; bindings stay in the kernel");
@@ -586,6 +597,14 @@ fn protocol(settings: &Settings, host: &mut KernelHost) -> Result<(Config, ChaCh
 
 fn cannot_begin(error: RestoreError) -> Failure {
     Failure::new(Exit::Config, error.to_string())
+}
+
+/// The addresses of all interfaces that are up.
+///
+/// # Errors
+/// A [`Failure`] when they cannot be listed.
+pub fn up_addresses() -> Result<Vec<IpAddr>, Failure> {
+    addresses(InterfaceFlags::IFF_UP)
 }
 
 /// The addresses of all interfaces that have these flags.

@@ -1,6 +1,6 @@
 //! The control socket's serving side: clients that each send a line and get a line, without ever blocking the loop.
 
-use crate::control::{REQUEST_MAX, Request, Response};
+use crate::control::{News, REQUEST_MAX, Request, Response};
 use crate::exit::{Exit, Failure};
 use nix::poll::PollFlags;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// Most clients at once; more wait in the system's queue.
 const CLIENTS_MAX: usize = 32;
+/// Bytes that a client which is told the news may have to read; one that is slower is cut off.
+const BEHIND_MAX: usize = 1 << 18;
 
 /// The listening socket and its clients.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ struct Client {
     output: Vec<u8>,
     /// Requests that were not answered yet.
     owed: usize,
+    /// Is told the news.
+    watching: bool,
     /// Sends no more: it is gone when everything is answered and written.
     ending: bool,
     gone: bool,
@@ -100,6 +104,7 @@ impl Server {
                     input: Vec::new(),
                     output: Vec::new(),
                     owed: 0,
+                    watching: false,
                     ending: false,
                     gone: false,
                 });
@@ -118,6 +123,28 @@ impl Server {
         client.owed = client.owed.saturating_sub(1);
         client.send(response);
         client.write();
+        self.forget_gone();
+    }
+
+    /// Tells a client the news from now on; its request is never answered otherwise.
+    pub(super) fn watch(&mut self, id: u64) {
+        if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
+            client.owed = client.owed.saturating_sub(1);
+            client.watching = true;
+        }
+    }
+
+    /// Tells all who watch.
+    pub(super) fn tell(&mut self, news: impl FnOnce() -> News) {
+        if !self.clients.iter().any(|client| client.watching) {
+            return;
+        }
+        let response = Response::News(news());
+        for client in self.clients.iter_mut().filter(|client| client.watching) {
+            client.send(&response);
+            client.write();
+            client.gone |= client.output.len() > BEHIND_MAX;
+        }
         self.forget_gone();
     }
 
@@ -248,6 +275,33 @@ mod tests {
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
         line
+    }
+
+    #[test]
+    fn who_watches_is_told_until_it_is_too_slow() {
+        let (folder, mut server) = server();
+        let news = |text: &str| News { kind: "k".into(), level: "info".into(), peer: String::new(), text: text.into() };
+        server.tell(|| panic!("nobody watches"));
+        let mut watcher = UnixStream::connect(folder.path().join("sock")).unwrap();
+        let mut other = UnixStream::connect(folder.path().join("sock")).unwrap();
+        watcher.write_all(b"{\"command\":\"watch\"}\n").unwrap();
+        let [(id, Request::Watch)] = requests(&mut server)[..] else { panic!("no request to watch") };
+        server.watch(id);
+        other.write_all(b"{\"command\":\"status\"}\n").unwrap();
+        assert_eq!(requests(&mut server).len(), 1);
+        server.tell(|| news("one"));
+        assert_eq!(
+            line(&watcher),
+            "{\"answer\":\"news\",\"kind\":\"k\",\"level\":\"info\",\"peer\":\"\",\"text\":\"one\"}\n"
+        );
+        other.set_nonblocking(true).unwrap();
+        assert!(other.read(&mut [0; 1]).is_err(), "it did not ask");
+        // The socket takes some, then the daemon keeps some, then it has had enough.
+        let long = "x".repeat(10_000);
+        for _ in 0..200 {
+            server.tell(|| news(&long));
+        }
+        assert!(!server.has(id));
     }
 
     #[test]

@@ -2,19 +2,20 @@
 
 mod socket;
 
-pub use socket::SocketChannel;
+pub use socket::{READ, SocketChannel};
 
 use crate::errno::Errno;
 use crate::exit::{Exit, Failure};
 use crate::tuple;
 use mobconn_abi::{
-    self as abi, Counter, Egress, Expire, FlowAdd, FlowDelete, FlowGet, FlowList, Half, Info, MoveBatch, MoveEntry,
-    Record, Stats, Tuple,
+    self as abi, Counter, Egress, Event, Expire, FlowAdd, FlowDelete, FlowGet, FlowList, Half, Info, MoveBatch,
+    MoveEntry, Record, Stats, Tuple,
 };
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 use zerocopy::IntoBytes;
 
 /// What one command carries.
@@ -40,6 +41,13 @@ pub trait Channel: fmt::Debug {
     /// # Errors
     /// [`ChannelError`]; the argument then holds nothing of use.
     fn call(&mut self, command: u32, argument: Argument<'_>) -> Result<(), ChannelError>;
+
+    /// Waits at most so long for events, and reads as many as there are and fit; how many. The first call begins to
+    /// watch.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    fn events(&mut self, wait: Duration, into: &mut [Event]) -> Result<usize, ChannelError>;
 }
 
 /// Why a command did not come about.
@@ -105,6 +113,9 @@ pub struct Device {
 
 /// Records asked for at once: small enough to copy cheaply, large enough that a full table takes few calls.
 const LIST_CHUNK: usize = 1024;
+
+/// Events that are read at once.
+const EVENTS_CHUNK: usize = 64;
 
 impl Device {
     /// Opens the device at `path` and makes sure that the module speaks this version of the interface.
@@ -255,6 +266,18 @@ impl Device {
         let mut argument = Expire { grace, udp_idle, ..Expire::default() };
         self.channel.call(abi::EXPIRE, Argument::Plain(argument.as_mut_bytes()))?;
         Ok((argument.ended, argument.removed))
+    }
+
+    /// What happened to bindings since the last call, as soon as there is something, at most after `wait`. The first
+    /// call begins to watch.
+    ///
+    /// # Errors
+    /// [`ChannelError`]; the errnos of [`abi::Event`].
+    pub fn events(&mut self, wait: Duration) -> Result<Vec<Event>, ChannelError> {
+        let mut events = vec![Event::default(); EVENTS_CHUNK];
+        let count = self.channel.events(wait, &mut events)?;
+        events.truncate(count);
+        Ok(events)
     }
 
     /// Removes every binding.

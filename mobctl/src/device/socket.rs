@@ -6,9 +6,14 @@
 //! bytes. A response is an errno, the argument length, the argument, and for
 //! each region its length and bytes. A region is the memory that a pointer in
 //! the argument refers to.
+//!
+//! Reading events is a command too, [`READ`]: its argument says how many
+//! milliseconds to wait, and comes back as the number of bytes that the one
+//! region then begins with.
 
 use super::{Argument, Channel, ChannelError};
 use crate::errno::Errno;
+use mobconn_abi::Event;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -20,6 +25,9 @@ use zerocopy::IntoBytes;
 const FFLAG: u32 = 1 | 2;
 /// A user-space host that does not answer for this long is taken for dead.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The command that reads events; no ioctl of the module has its group.
+pub const READ: u32 = 0xc004_5200;
 
 /// A channel over the socket of a user-space host.
 #[derive(Debug)]
@@ -120,6 +128,21 @@ impl Channel for SocketChannel {
                 batch.count = count(entries)?;
                 self.exchange(command, batch.as_mut_bytes(), Some((address, entries.as_mut_bytes())))
             }
+        }
+    }
+
+    fn events(&mut self, wait: Duration, into: &mut [Event]) -> Result<usize, ChannelError> {
+        // Well within the time after which the host is taken for dead.
+        let wait = wait.min(PATIENCE / 2);
+        let mut argument = u32::try_from(wait.as_millis()).unwrap_or(0);
+        let address = into.as_ptr().addr() as u64;
+        match self.exchange(READ, argument.as_mut_bytes(), Some((address, into.as_mut_bytes()))) {
+            Err(ChannelError::Errno(Errno::EAGAIN)) => return Ok(0),
+            result => result?,
+        }
+        match argument as usize / size_of::<Event>() {
+            count if count <= into.len() => Ok(count),
+            _ => Err(ChannelError::Protocol("more events than there was room for")),
         }
     }
 }

@@ -13,4 +13,4 @@ mod linux;
 #[cfg(not(target_os = "freebsd"))]
 use linux as here;
 
-pub use here::{NAME, Source4, announce_destination4, boot, connections, destination4, open_channel};
+pub use here::{NAME, SIGINFO, Source4, announce_destination4, boot, connections, destination4, open_channel};

@@ -16,6 +16,8 @@ pub(crate) const ENOENT: u32 = 2;
 pub(crate) const EEXIST: u32 = 17;
 pub(crate) const EINVAL: u32 = 22;
 pub(crate) const ENOTTY: u32 = 25;
+pub(crate) const EAGAIN: u32 = 35;
+const READ: u32 = 0xc004_5200;
 pub(crate) const ESTALE: u32 = 70;
 
 /// What the fake kernel holds; tests look into it and change it.
@@ -33,6 +35,8 @@ pub(crate) struct State {
     pub(crate) garbage: Option<Vec<u8>>,
     pub(crate) expire: (u32, u32),
     pub(crate) counters: [u64; abi::STATS_MAX],
+    /// What the next readings of events return.
+    pub(crate) events: Vec<abi::Event>,
 }
 
 /// A fake kernel behind a socket in a folder of its own.
@@ -57,6 +61,7 @@ impl Fake {
             garbage: None,
             expire: (0, 0),
             counters: [0; abi::STATS_MAX],
+            events: Vec::new(),
         }));
         let listener = UnixListener::bind(&path).unwrap();
         let shared = Arc::clone(&state);
@@ -138,8 +143,27 @@ impl State {
         self.table.values_mut().find(|record| record.stack == *stack)
     }
 
+    /// Whole events, as many as fit.
+    fn read(&mut self, argument: &mut [u8], region: Option<&mut (u64, Vec<u8>)>) -> Result<(), u32> {
+        let (_, bytes) = region.unwrap();
+        let count = self.events.len().min(bytes.len() / size_of::<abi::Event>());
+        if count == 0 {
+            return Err(EAGAIN);
+        }
+        let mut length = 0;
+        for event in self.events.drain(..count) {
+            bytes[length..length + size_of::<abi::Event>()].copy_from_slice(event.as_bytes());
+            length += size_of::<abi::Event>();
+        }
+        argument.copy_from_slice(&(length as u32).to_le_bytes());
+        Ok(())
+    }
+
     fn ioctl(&mut self, command: u32, argument: &mut [u8], region: Option<&mut (u64, Vec<u8>)>) -> Result<(), u32> {
         let mut length = 0;
+        if command == READ {
+            return self.read(argument, region);
+        }
         let result = match command {
             abi::INFO => with(argument, |info: &mut Info| {
                 let (flows, uptime) = (self.table.len() as u32, self.uptime);

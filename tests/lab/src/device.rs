@@ -9,15 +9,22 @@
 //! response  u32 errno, u32 argument length, argument,
 //!           per region: u32 length, bytes
 //! ```
+//!
+//! The command [`READ`] reads events: its argument says how many milliseconds
+//! to wait, and comes back as the number of bytes that the one region then
+//! begins with.
 
 use crate::error::{Doing, Result};
-use crate::kernel::{Kernel, Region};
+use crate::kernel::{Kernel, Reader, Region};
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
+/// The command that reads events.
+const READ: u32 = 0xc004_5200;
 /// Longest argument of an ioctl, bytes.
 const ARGUMENT_MAX: usize = 8191;
 /// Most regions of user memory.
@@ -49,6 +56,7 @@ pub fn serve(path: &Path, kernel: Arc<dyn Kernel>) -> Result<()> {
 
 /// Answers requests until the caller closes, or breaks the rules.
 fn converse(mut stream: &UnixStream, kernel: &dyn Kernel) -> io::Result<()> {
+    let mut reader = None;
     loop {
         let [command, fflag, length, regions] = words(&mut stream)?;
         if length as usize > ARGUMENT_MAX || regions > REGIONS_MAX {
@@ -63,7 +71,12 @@ fn converse(mut stream: &UnixStream, kernel: &dyn Kernel) -> io::Result<()> {
             let address = u64::from(high) << 32 | u64::from(low);
             memory.push(Region { address, bytes: bytes(&mut stream, length as usize)? });
         }
-        let errno = kernel.ioctl(fflag, command, &mut argument, &mut memory).err().unwrap_or(0);
+        let result = if command == READ {
+            read(kernel, &mut reader, &mut argument, &mut memory)
+        } else {
+            kernel.ioctl(fflag, command, &mut argument, &mut memory)
+        };
+        let errno = result.err().unwrap_or(0);
         let mut response = errno.to_le_bytes().to_vec();
         for part in std::iter::once(&argument).chain(memory.iter().map(|region| &region.bytes)) {
             response.extend(u32::try_from(part.len()).map_err(|_| io::ErrorKind::InvalidData)?.to_le_bytes());
@@ -71,6 +84,24 @@ fn converse(mut stream: &UnixStream, kernel: &dyn Kernel) -> io::Result<()> {
         }
         stream.write_all(&response)?;
     }
+}
+
+fn read(
+    kernel: &dyn Kernel,
+    reader: &mut Option<Box<dyn Reader>>,
+    argument: &mut [u8],
+    memory: &mut [Region],
+) -> std::result::Result<(), u32> {
+    const EINVAL: u32 = 22;
+    let wait = u32::from_le_bytes(argument.try_into().map_err(|_| EINVAL)?);
+    let region = memory.first_mut().ok_or(EINVAL)?;
+    let reader = match reader {
+        Some(reader) => reader,
+        None => reader.insert(kernel.open()?),
+    };
+    let length = reader.read(Duration::from_millis(wait.into()), &mut region.bytes)?;
+    argument.copy_from_slice(&u32::try_from(length).map_err(|_| EINVAL)?.to_le_bytes());
+    Ok(())
 }
 
 fn words<const N: usize>(stream: &mut impl Read) -> io::Result<[u32; N]> {

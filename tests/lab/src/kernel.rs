@@ -5,6 +5,7 @@ use crate::resume::Sink;
 use crate::route::Routes;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use mobconn_kpi::Region;
 
@@ -76,6 +77,22 @@ pub trait Kernel: Send + Sync {
     /// # Errors
     /// What the module says.
     fn ioctl(&self, fflag: u32, command: u32, argument: &mut [u8], regions: &mut [Region]) -> Result<(), u32>;
+    /// Opens `/dev/mobconn` to read events.
+    ///
+    /// # Errors
+    /// FreeBSD's errno.
+    fn open(&self) -> Result<Box<dyn Reader>, u32> {
+        Err(ENXIO)
+    }
+}
+
+/// An open device from which events are read.
+pub trait Reader {
+    /// poll(2) for so long, then read(2).
+    ///
+    /// # Errors
+    /// FreeBSD's errno; `EAGAIN` when there is nothing.
+    fn read(&self, wait: Duration, buffer: &mut [u8]) -> Result<usize, u32>;
 }
 
 /// A host without mobconn.

@@ -1,13 +1,14 @@
 //! A host with mobconn: a network stack of the emulated FreeBSD machine.
 
 use crate::cable::Random;
-use crate::kernel::{By, Input, Kernel, Output, Place, Region};
+use crate::kernel::{By, Input, Kernel, Output, Place, Reader, Region};
 use crate::resume::Extra;
-use mobconn_kpi::{Errno, Event, Input as Received, Output as Sent, Rx, RxChecksum, Tx, Vnet};
+use mobconn_kpi::{Errno, Event, File, Input as Received, Output as Sent, Rx, RxChecksum, Tx, Vnet};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What interfaces do about transport checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +151,27 @@ impl Kernel for Module {
     }
 
     fn ioctl(&self, fflag: u32, command: u32, argument: &mut [u8], regions: &mut [Region]) -> Result<(), u32> {
-        self.vnet.ioctl(fflag, command, argument, regions).map_err(|errno| errno.0.unsigned_abs())
+        self.vnet.ioctl(fflag, command, argument, regions).map_err(number)
     }
+
+    fn open(&self) -> Result<Box<dyn Reader>, u32> {
+        Ok(Box::new(Events(self.vnet.open("mobconn", 0, FREAD).map_err(number)?)))
+    }
+}
+
+/// `FREAD` of fcntl(2).
+const FREAD: u32 = 1;
+const POLLIN: i32 = 1;
+
+struct Events(File);
+
+impl Reader for Events {
+    fn read(&self, wait: Duration, buffer: &mut [u8]) -> Result<usize, u32> {
+        self.0.poll(POLLIN, wait).map_err(number)?;
+        self.0.read(buffer, false).map_err(number)
+    }
+}
+
+fn number(errno: Errno) -> u32 {
+    errno.0.unsigned_abs()
 }

@@ -7,11 +7,13 @@ use crate::device::{Argument, Channel, ChannelError};
 use crate::errno::Errno;
 use mobconn_abi as abi;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::{CStr, c_ulong};
 use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use std::time::Duration;
 use zerocopy::IntoBytes;
 
 /// The open control device.
@@ -54,9 +56,24 @@ impl Channel for IoctlChannel {
         if result == 0 {
             return Ok(());
         }
-        let error = io::Error::last_os_error();
-        Err(error.raw_os_error().map_or(ChannelError::Io(error), |errno| ChannelError::Errno(Errno(errno))))
+        Err(failed(io::Error::last_os_error()))
     }
+
+    fn events(&mut self, wait: Duration, into: &mut [abi::Event]) -> Result<usize, ChannelError> {
+        let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => return Ok(0),
+            Ok(_) => {}
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        let length = self.file.read(into.as_mut_bytes()).map_err(failed)?;
+        Ok(length / size_of::<abi::Event>())
+    }
+}
+
+fn failed(error: io::Error) -> ChannelError {
+    error.raw_os_error().map_or(ChannelError::Io(error), |errno| ChannelError::Errno(Errno(errno)))
 }
 
 const TOO_LARGE: ChannelError = ChannelError::Errno(Errno::E2BIG);

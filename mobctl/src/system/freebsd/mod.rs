@@ -14,6 +14,9 @@ use std::path::Path;
 /// What stands behind the control device.
 pub const NAME: &str = "FreeBSD kernel module";
 
+/// The signal that asks for a line about how things are.
+pub const SIGINFO: i32 = libc::SIGINFO;
+
 /// Opens the control device.
 ///
 /// # Errors

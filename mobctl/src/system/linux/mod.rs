@@ -17,6 +17,9 @@ use std::path::Path;
 /// What stands behind the control device.
 pub const NAME: &str = "user-space host";
 
+/// The signal that asks for a line about how things are; Linux has no SIGINFO.
+pub const SIGINFO: i32 = libc::SIGUSR1;
+
 /// Connects to the socket that the user-space host has in place of the device.
 ///
 /// # Errors
