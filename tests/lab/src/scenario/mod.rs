@@ -1,12 +1,12 @@
 //! The scenarios: each runs in a process of its own.
 
-mod common;
+pub(crate) mod common;
 mod http;
 mod names;
 mod path;
 mod runner;
 mod stranger;
-mod tcp;
+pub(crate) mod tcp;
 mod udp;
 
 pub use runner::{inside, list, run};
