@@ -108,7 +108,8 @@ pub(super) fn make_before_break(places: &Places, one_way: u32) -> Result<Vec<Row
     for number in 0..=MOVES {
         flow.proceeds()?;
         let (from, to) = ends(number);
-        [&flow.mobile, &flow.peer].map(Ticker::forget_silence);
+        flow.mobile.forget_silence();
+        flow.peer.forget_silence();
         host.configure(&host.interfaces[to], MOBILE_NODE)?;
         let (old, new) = (lab.mobile_address(from, flow.address), lab.mobile_address(to, flow.address));
         lab.plug_in(to, new);
