@@ -1,6 +1,6 @@
 //! The scenarios: each runs in a process of its own.
 
-mod common;
+pub(crate) mod common;
 mod http;
 mod memory;
 mod names;
@@ -8,7 +8,7 @@ mod path;
 mod rendezvous;
 mod runner;
 mod stranger;
-mod tcp;
+pub(crate) mod tcp;
 mod udp;
 
 pub use runner::{inside, list, run};
