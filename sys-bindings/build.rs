@@ -123,6 +123,7 @@ const VARIABLES: &[&str] = &[
     "mobconn_.*",
     "modeventtype.*",
     "osreldate",
+    "physmem",
     "hz",
     "taskqueue_thread",
     "time_uptime",

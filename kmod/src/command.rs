@@ -197,6 +197,9 @@ pub(crate) fn move_prepare(instance: &Instance, batch: &mut abi::MoveBatch) -> R
         return Err(Refusal::Invalid);
     }
     let _making = Making::begin().ok_or(Refusal::Absent)?;
+    if batch.count == 0 {
+        instance.change(|control, engine| control.reserve(engine))?;
+    }
     let _vnet = instance.enter();
     let now = time_uptime();
     move_each(instance, batch, Counter::MovePrepared, Some((half, address)), |control, engine, stack, generation| {

@@ -13,7 +13,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use mobconn_engine::Limits;
-use mobconn_sys::{BRANCH, Device, Errno, NoMemory, OLDEST, SysctlCtx, ffi, osreldate};
+use mobconn_sys::{BRANCH, Device, Errno, NoMemory, OLDEST, SysctlCtx, ffi, osreldate, physical_memory};
 
 unsafe extern "C" {
     /// Of `declare.c`.
@@ -22,6 +22,10 @@ unsafe extern "C" {
 
 /// Most bindings that `net.inet.mobconn.max_flows` may ask for.
 const FLOWS_LIMIT: u32 = 1 << 24;
+/// A table takes at most one in so many bytes of the machine's memory.
+const MEMORY_SHARE: u64 = 4;
+/// About what a binding takes of a table.
+const FLOW_BYTES: u64 = 192;
 
 /// `net.inet.mobconn.max_flows`, which sysctl(9) writes whole, as the next.
 pub(crate) static MAX_FLOWS: AtomicU32 = AtomicU32::new(65_536);
@@ -110,12 +114,20 @@ fn fits() -> bool {
     fits
 }
 
+/// Most bindings that the table of this machine may have: within
+/// [`FLOWS_LIMIT`], and so that a full one leaves it most of its memory. The
+/// kernel would sooner kill processes than refuse a table that fits just so.
+fn most_flows() -> u32 {
+    let fitting = physical_memory() / MEMORY_SHARE / FLOW_BYTES;
+    u32::try_from(fitting).unwrap_or(FLOWS_LIMIT).clamp(1, FLOWS_LIMIT)
+}
+
 /// Corrects a tunable that is out of range.
 fn check_max_flows() {
-    let asked = max_flows();
-    let taken = asked.clamp(1, FLOWS_LIMIT);
+    let (asked, most) = (max_flows(), most_flows());
+    let taken = asked.clamp(1, most);
     if asked != taken {
-        log!(Warning, "net.inet.mobconn.max_flows={asked} is not within 1 to {FLOWS_LIMIT}: {taken} is used");
+        log!(Warning, "net.inet.mobconn.max_flows={asked} is not within 1 to {most}: {taken} is used");
         MAX_FLOWS.store(taken, Ordering::Relaxed);
     }
 }

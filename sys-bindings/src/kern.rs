@@ -27,6 +27,14 @@ pub fn osreldate() -> c_int {
     unsafe { ffi::osreldate }
 }
 
+/// Bytes of memory that the machine has. Anywhere.
+#[must_use]
+pub fn physical_memory() -> u64 {
+    // SAFETY: a constant of the kernel's once it has booted, in pages.
+    let pages = unsafe { ffi::physmem };
+    u64::try_from(pages).unwrap_or(0).saturating_mul(u64::from(ffi::PAGE_SIZE))
+}
+
 /// Fills `buffer` with random bytes. Anywhere.
 pub fn arc4random_buf(buffer: &mut [u8]) {
     // SAFETY: the buffer is writable for its length.

@@ -59,8 +59,8 @@ pub use cdev::{CdevPriv, Device};
 pub use copy::{copyin, copyout, uio_resid, uiomove};
 pub use counter::CounterU64;
 pub use kern::{
-    LogLevel, arc4random_buf, log, microuptime, net_epoch_wait, osreldate, panic, priv_check, sysctl_handle_64,
-    time_uptime,
+    LogLevel, arc4random_buf, log, microuptime, net_epoch_wait, osreldate, panic, physical_memory, priv_check,
+    sysctl_handle_64, time_uptime,
 };
 pub use malloc::Malloc;
 pub use mbuf::{Freed, Mbuf, OwnedMbuf, Way};

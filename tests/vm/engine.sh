@@ -3,11 +3,11 @@
 # errors, fragments, lifetimes, and how long a connection needs to resume after
 # the commit of a move. Three VNET jails (a mobile host, its peer, a stranger
 # that gets the mobile host's old address) and a router; no daemon: moves are
-# made by ioctl(2). Run as root on FreeBSD 14: engine.sh MODULE ENGINETOOL,
+# made by ioctl(2). Run as root on FreeBSD 14: engine.sh MODULE [MOBCTL] ENGINETOOL,
 # where ENGINETOOL is tests/vm/enginetool.c, compiled. Prints one line a check
 # and ends with `N passed, N failed`; undoes what it did.
 set -u
-module=$1 tool=$2
+module=$1 tool=${3:-$2}
 work=$(mktemp -d /tmp/engine.XXXXXX)
 passed=0 failed=0 pairs='' daemons='' msl=$(sysctl -n net.inet.tcp.msl)
 forwarding=$(sysctl -n net.inet.ip.forwarding) forwarding6=$(sysctl -n net.inet6.ip6.forwarding)

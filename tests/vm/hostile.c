@@ -499,12 +499,33 @@ fill(uint32_t count, uint32_t first)
 	return (0);
 }
 
+/* drain COUNT [FIRST]: removes what fill made. */
+static int
+drain(uint32_t count, uint32_t first)
+{
+
+	for (uint32_t n = 0; n < count; n++) {
+		struct mobconn_flow_delete delete = { .stack = tuple(first + n) };
+
+		if (ioctl(fd, MOBCONN_FLOW_DELETE, &delete) != 0)
+			err(1, "after %u", n);
+	}
+	return (0);
+}
+
 int
 main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc > 3 && strcmp(what, "as") == 0) {
+		/* as UID COMMAND...: su(1) needs more of a root image */
+		if (setgroups(0, NULL) != 0 || setgid(atoi(argv[2])) != 0 || setuid(atoi(argv[2])) != 0)
+			err(1, "setuid");
+		execvp(argv[3], argv + 3);
+		err(1, "%s", argv[3]);
+	}
 	if (strcmp(what, "open") == 0) {
 		/* open ERRNO: whether it can be opened at all */
 		int wanted = argc > 2 ? atoi(argv[2]) : 0;
@@ -538,6 +559,8 @@ main(int argc, char **argv)
 	}
 	if (argc >= 3 && strcmp(what, "fill") == 0)
 		return (fill(strtoul(argv[2], NULL, 0), argc > 3 ? strtoul(argv[3], NULL, 0) : 0));
+	if (argc >= 3 && strcmp(what, "drain") == 0)
+		return (drain(strtoul(argv[2], NULL, 0), argc > 3 ? strtoul(argv[3], NULL, 0) : 0));
 	if (strcmp(what, "flush") == 0)
 		return (ioctl(fd, MOBCONN_FLUSH) != 0);
 	errx(64, "usage: see the source");

@@ -19,7 +19,7 @@ hostile() { # NAME COMMAND...: counts the lines of a run of bin/hostile
 	check "$what ($good answers)" $?
 }
 hostile "root" "$bin/hostile" all
-hostile "an ordinary user has no way to open the device" su -m nobody -c "$bin/hostile open 13"
+hostile "an ordinary user has no way to open the device" "$bin/hostile" as 65534 "$bin/hostile" open 13
 hostile "an ordinary user with root's descriptor" "$bin/hostile" inherited 65534 1
 jail -c name=shared path=/ persist ip4=inherit ip6=inherit && jails="$jails shared"
 hostile "root of a jail without a network stack" jexec shared "$bin/hostile" denied 1
@@ -49,7 +49,7 @@ for bad in max_flows=5 flows=1 stats.displaced=1; do
 	! in_mobile sysctl "net.inet.mobconn.$bad" >/dev/null 2>&1
 	check "net.inet.mobconn.$bad is refused" $?
 done
-! su -m nobody -c 'sysctl net.inet.mobconn.force_unload=1' >/dev/null 2>&1
+! "$bin/hostile" as 65534 sysctl net.inet.mobconn.force_unload=1 >/dev/null 2>&1
 check "an ordinary user sets nothing" $?
 ! in_mobile sysctl net.inet.mobconn.force_unload=1 >/dev/null 2>&1
 check "nor does a jail" $?

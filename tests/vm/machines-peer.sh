@@ -30,6 +30,7 @@ cat >"$work/peer.conf" <<END
 mobile = false
 group_key = "$work/group.key"
 host_key = "$work/peer.key"
+claims = "$work/peer.claims"
 log_level = "debug"
 END
 mobctl_in peer keygen group >/dev/null && mobctl_in peer keygen host >/dev/null
@@ -41,7 +42,11 @@ sleep 2
 # Only now, so that whoever gets it can begin.
 (while :; do nc -N -l 10.1.0.1 9999 <"$work/group.key" >/dev/null 2>&1; done) &
 background="$background $!"
-timeout 500 nc -l 10.2.0.1 9998 >"$work/enough"
+nc -l 10.2.0.1 9998 >"$work/enough" &
+listener=$!
+background="$background $listener"
+limit=500
+while kill -0 $listener 2>/dev/null && [ $limit -gt 0 ]; do sleep 1; limit=$((limit - 1)); done
 [ "$(cat "$work/enough")" = enough ]
 check "the mobile host is done" $?
 [ "$(sysctl -n net.inet.mobconn.stats.translated_in)" -gt 0 ] && [ "$(sysctl -n net.inet.mobconn.stats.translated_out)" -gt 0 ]

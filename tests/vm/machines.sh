@@ -33,6 +33,7 @@ mobile = true
 peers = ["10.9.0.0/24"]
 group_key = "$work/group.key"
 host_key = "$work/mobile.key"
+claims = "$work/mobile.claims"
 log_level = "debug"
 END
 mobctl_in mobile keygen host >/dev/null

@@ -8,8 +8,8 @@ kenv net.inet.ip.fw.default_to_accept=1 >/dev/null
 load
 world
 serve
-talk plain mobile tcp $old4 6000 $far4 400 100 1000 &
-talk plain6 mobile tcp $old6 6000 $far6 400 100 1000 &
+talk plain mobile tcp $old4 6000 $far4 700 100 1000 &
+talk plain6 mobile tcp $old6 6000 $far6 700 100 1000 &
 sleep 2
 in_mobile ifconfig em_net1 inet 10.1.0.3/32 alias
 in_mobile ifconfig em_net1 inet6 2001:db8:1::3/128 no_dad alias
@@ -48,8 +48,9 @@ if kldload -n ipfw_nat 2>/dev/null; then
 	sleep 1
 	in_mobile "$tool" tcp $new4 6200 $far4 8 50 20 1000 nat >"$work/nat" 2>&1
 	check "a connection through NAT is whole" $?
-	in_peer netstat -an -p tcp | grep -q '10\.2\.0\.9'
-	check "and is translated" $?
+	translated=$(in_mobile ipfw show 110 | awk '{ print $2 }')
+	[ "${translated:-0}" -gt 20 ]
+	check "and is translated ($translated packets came back to its address)" $?
 	in_mobile ipfw -q flush
 else
 	skip "no ipfw_nat"

@@ -14,11 +14,11 @@ done
 serve
 for v in 4 6; do
 	spawn in_peer "$bin/bulk" sink "$(at far $v)" 9
-	talk rack$v mobile tcp "$(at old $v)" 6000 "$(at far $v)" 250 100 3000 &
+	talk rack$v mobile tcp "$(at old $v)" 6000 "$(at far $v)" 600 100 3000 &
 done
 sleep 3
 for v in 4 6; do
-	(in_mobile "$bin/bulk" source "$(at old $v)" 6001 "$(at far $v)" 9 20 >"$work/bulk$v" 2>&1; echo $? >"$work/bulk$v.status"; : >"$work/bulk$v.err") &
+	(in_mobile "$bin/bulk" source "$(at old $v)" 6001 "$(at far $v)" 9 60 >"$work/bulk$v" 2>&1; echo $? >"$work/bulk$v.status"; : >"$work/bulk$v.err") &
 done
 sleep 2
 in_mobile sysctl -n net.inet.tcp.functions_available

@@ -28,22 +28,24 @@ check "a move of a flow that is not bound is refused: $(sed 's/.*: //' "$work/fu
 sleep 4
 [ "$(stat mobile translated_out)" -gt 20 ]
 check "bound flows go on" $?
-in_mobile "$bin/hostile" flush
-[ "$(flows mobile)" = 0 ]
+in_mobile "$bin/hostile" drain 62 && [ "$(flows mobile)" = 2 ]
 check "room again" $?
-[ "$(in_mobile "$bin/hostile" fill 64)" = "64 0" ] && in_mobile "$bin/hostile" flush
-check "64 fit again" $?
-in_peer "$bin/hostile" flush
+prepare_move 1 6 $old4 6001 $far4 7 10.1.0.3 && commit_move 1 6 $old4 6001 $far4 7 10.1.0.3
+check "the refused flow moves now" $?
+[ "$(in_mobile "$bin/hostile" fill 100)" = "61 28" ] && in_mobile "$bin/hostile" drain 61
+check "and 61 others fit" $?
 for name in bound4 bound6 refused; do finished $name "$name is whole"; done
 unload
 
-# Sizes that are nonsense, and one that no memory is enough for.
+# Sizes that are nonsense, and one that this machine has no memory for.
 for size in 0 4294967295 16777216; do
 	kenv net.inet.mobconn.max_flows=$size >/dev/null
 	kldload "$module"
 	check "max_flows=$size: loads with $(sysctl -n net.inet.mobconn.max_flows)" $?
 	# One binding takes the memory of the whole table.
-	echo "max_flows=$size: the first binding: $("$bin/hostile" fill 1)"
+	[ "$("$bin/hostile" fill 1)" = "1 0" ]
+	check "max_flows=$size: and that many fit into memory" $?
+	vmstat -m | awk '$1 == "mobconn"'
 	"$bin/hostile" flush
 	kldunload mobconn
 	check "max_flows=$size: unloads" $?

@@ -35,7 +35,8 @@ pub const FLOW_DELETE: u32 = ioc(IOC_IN, 3, size_of::<FlowDelete>());
 pub const FLOW_GET: u32 = ioc(IOC_IN | IOC_OUT, 4, size_of::<FlowGet>());
 /// Lists bindings from a cursor on: [`FlowList`]. `EFAULT` for a bad buffer.
 pub const FLOW_LIST: u32 = ioc(IOC_IN | IOC_OUT, 5, size_of::<FlowList>());
-/// Prepares a move of one half of many flows: [`MoveBatch`].
+/// Prepares a move of one half of many flows: [`MoveBatch`]. Of no flows: the table takes its memory, which otherwise the
+/// first binding waits for; `ENOMEM`.
 pub const MOVE_PREPARE: u32 = ioc(IOC_IN | IOC_OUT, 6, size_of::<MoveBatch>());
 /// Commits a prepared move: [`MoveBatch`].
 pub const MOVE_COMMIT: u32 = ioc(IOC_IN | IOC_OUT, 7, size_of::<MoveBatch>());

@@ -93,6 +93,15 @@ impl Control {
         self.journal.set_clock(at);
     }
 
+    /// Takes the table's memory now, so that the first binding need not wait for
+    /// it. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// `NoMemory`.
+    pub fn reserve(&self, engine: &Engine) -> Result<(), TableError> {
+        if engine.table.allocate(self.capacity) { Ok(()) } else { Err(TableError::NoMemory) }
+    }
+
     /// Makes a binding by hand: [`Control::expire`] does not ask for its
     /// connection.
     ///

@@ -2,12 +2,15 @@
 
 use crate::claimant::Claimant;
 use crate::correspondent::Correspondent;
+use crate::few::Few;
 use crate::key::PublicKey;
 use crate::mover::Moving;
 use crate::noise::Transport;
 use crate::replay::Replay;
 use crate::time::Instant;
 use crate::timer::{PeerId, RoundTrip};
+use blake2::digest::consts::U16;
+use blake2::{Blake2s, Digest as _};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -36,8 +39,16 @@ pub(crate) struct Channel {
     pub(crate) made: Instant,
     /// When something was received with these keys.
     pub(crate) used: Instant,
-    /// The Finish that made these keys, at the responder: repeated, it is answered again.
-    pub(crate) finish: Vec<u8>,
+    /// What the Finish that made these keys looked like, at the responder: repeated, it is answered again.
+    pub(crate) finish: Digest,
+}
+
+/// What is remembered of a datagram to know it again.
+pub(crate) type Digest = [u8; 16];
+
+/// Only this datagram has it.
+pub(crate) fn digest(datagram: &[u8]) -> Digest {
+    Blake2s::<U16>::digest(datagram).into()
 }
 
 /// Keys are replaced after so many datagrams, far below what ChaCha20-Poly1305 can stand.
@@ -56,6 +67,8 @@ impl Channel {
 #[derive(Debug)]
 pub(crate) struct Unconfirmed {
     pub(crate) channel: Channel,
+    /// To be repeated until there is a sign.
+    pub(crate) finish: Vec<u8>,
     pub(crate) path: Path,
     pub(crate) incarnation: u64,
     pub(crate) name: String,
@@ -102,7 +115,7 @@ pub(crate) struct Peer {
     /// This host's claims.
     pub(crate) claimant: Claimant,
     /// This host's moves in progress, by number.
-    pub(crate) moves: BTreeMap<u32, Moving>,
+    pub(crate) moves: Few<u32, Moving>,
     /// The peer's claims and moves.
     pub(crate) correspondent: Correspondent,
 }
@@ -123,7 +136,7 @@ impl Peer {
             ping: None,
             rekeying: false,
             claimant: Claimant::default(),
-            moves: BTreeMap::new(),
+            moves: Few::default(),
             correspondent: Correspondent::default(),
         }
     }
@@ -136,6 +149,7 @@ impl Peer {
     /// Makes `path` the one of its family, and the first.
     pub(crate) fn set_path(&mut self, path: Path) {
         self.paths.retain(|other| other.local.is_ipv4() != path.local.is_ipv4());
+        self.paths.reserve_exact(1);
         self.paths.insert(0, path);
     }
 
@@ -149,6 +163,7 @@ impl Peer {
                 && channel.made.since(current.made) < CROSSING
                 && current.started == (own < self.key)
         });
+        self.channels.reserve_exact(1);
         self.channels.insert(usize::from(loses), channel);
         self.channels.drain(CHANNELS_MAX.min(self.channels.len())..).map(|channel| channel.local_index).collect()
     }
@@ -175,7 +190,10 @@ impl Peer {
     /// Takes out the handshake with this index.
     pub(crate) fn take_unconfirmed(&mut self, local_index: u32) -> Option<Unconfirmed> {
         let at = self.unconfirmed.iter().position(|unconfirmed| unconfirmed.channel.local_index == local_index)?;
-        Some(self.unconfirmed.remove(at))
+        let taken = self.unconfirmed.remove(at);
+        // There are very many peers, and handshakes with few of them.
+        self.unconfirmed.shrink_to_fit();
+        Some(taken)
     }
 
     /// Whether nothing ties the two hosts together any more.
@@ -190,7 +208,7 @@ impl Peer {
 /// All associations.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
-    pub(crate) all: BTreeMap<PeerId, Peer>,
+    pub(crate) all: BTreeMap<PeerId, Box<Peer>>,
     by_key: BTreeMap<PublicKey, PeerId>,
     by_address: BTreeMap<IpAddr, PeerId>,
     by_index: BTreeMap<u32, PeerId>,
@@ -199,11 +217,11 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn get(&self, id: PeerId) -> Option<&Peer> {
-        self.all.get(&id)
+        self.all.get(&id).map(Box::as_ref)
     }
 
     pub(crate) fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
-        self.all.get_mut(&id)
+        self.all.get_mut(&id).map(Box::as_mut)
     }
 
     pub(crate) fn by_key(&self, key: &PublicKey) -> Option<PeerId> {
@@ -227,7 +245,7 @@ impl Peers {
             return None;
         }
         self.last = self.last.checked_add(1)?;
-        self.all.insert(self.last, Peer::new(key, now));
+        self.all.insert(self.last, Box::new(Peer::new(key, now)));
         self.by_key.insert(key, self.last);
         Some(self.last)
     }
@@ -241,7 +259,7 @@ impl Peers {
     }
 
     pub(crate) fn remove(&mut self, id: PeerId) -> Option<Peer> {
-        let peer = self.all.remove(&id)?;
+        let peer = *self.all.remove(&id)?;
         self.by_key.remove(&peer.key);
         for address in &peer.addresses {
             self.unbind_address(id, *address);
@@ -265,6 +283,7 @@ impl Peers {
     pub(crate) fn bind_address(&mut self, id: PeerId, address: IpAddr) {
         let Some(peer) = self.all.get_mut(&id) else { return };
         peer.addresses.retain(|other| *other != address);
+        peer.addresses.reserve_exact(1);
         peer.addresses.push(address);
         let oldest = (peer.addresses.len() > ADDRESSES_MAX).then(|| peer.addresses.remove(0));
         if let Some(oldest) = oldest {

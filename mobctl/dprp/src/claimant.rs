@@ -4,6 +4,7 @@
 use crate::association::Path;
 use crate::codec::{Range, is_host_address, merged, ranges};
 use crate::endpoint::{Arrival, Endpoint, count};
+use crate::few::Few;
 use crate::host::{Flow, Half, Host};
 use crate::message::{Message, RANGES_MAX, Token, claim_capacity};
 use crate::notice::{ClaimStatus, News};
@@ -87,15 +88,15 @@ pub(crate) struct Claimant {
     pub(crate) last: u32,
     pub(crate) last_bundle: u16,
     /// Bundle for new claims from each address.
-    pub(crate) homes: BTreeMap<IpAddr, u16>,
+    pub(crate) homes: Few<IpAddr, u16>,
     pub(crate) queue: BTreeSet<Flow>,
     /// How often in a row flows that could not move were tried again.
     pub(crate) agains: u32,
     waiting: BTreeSet<(Instant, Flow)>,
-    pub(crate) offers: BTreeMap<u32, Offer>,
-    pub(crate) confirmed: BTreeMap<u32, Claim>,
+    pub(crate) offers: Few<u32, Offer>,
+    pub(crate) confirmed: Few<u32, Claim>,
     /// Numbers that the peer may hold and need not, with their bundles.
-    pub(crate) releasing: BTreeMap<u32, u16>,
+    pub(crate) releasing: Few<u32, u16>,
     /// Numbers that were perhaps used and are not remembered: released like those, and never part of a move.
     pub(crate) lost: Option<Range>,
     release: Option<Release>,
@@ -121,10 +122,12 @@ impl Claimant {
     }
 
     fn home(&mut self, address: IpAddr) -> u16 {
-        *self.homes.entry(address).or_insert_with(|| {
-            self.last_bundle = self.last_bundle.wrapping_add(1);
-            self.last_bundle
-        })
+        if let Some(bundle) = self.homes.get(&address) {
+            return *bundle;
+        }
+        self.last_bundle = self.last_bundle.wrapping_add(1);
+        self.homes.insert(address, self.last_bundle);
+        self.last_bundle
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::claimant::wire;
 use crate::codec::{Range, in_ranges, is_host_address, merged};
 use crate::endpoint::{Arrival, Endpoint};
+use crate::few::Few;
 use crate::host::{Flow, Half, Host};
 use crate::message::{Message, Move, REFUSED_MAX, Selection, Token, digest};
 use crate::mover::{refusal, results};
@@ -13,7 +14,7 @@ use crate::notice::{MoveRefusal, News, Refusal};
 use crate::steward::{Acknowledged, Offered};
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -87,12 +88,12 @@ impl Outcome {
 /// What a peer claims and moves.
 #[derive(Debug, Default)]
 pub(crate) struct Correspondent {
-    pub(crate) claims: BTreeMap<u32, Theirs>,
+    pub(crate) claims: Few<u32, Theirs>,
     /// Flows of the peer's earlier incarnations.
     pub(crate) orphans: BTreeSet<Flow>,
     pub(crate) offers: VecDeque<Offered>,
     pub(crate) acknowledged: VecDeque<Acknowledged>,
-    pub(crate) pending: BTreeMap<u32, Pending>,
+    pub(crate) pending: Few<u32, Pending>,
     pub(crate) outcomes: VecDeque<Outcome>,
 }
 
@@ -148,6 +149,13 @@ impl Correspondent {
                 Ok((known, unknown))
             }
         }
+    }
+}
+
+/// Room for one more: mostly that is all that is ever needed, and a queue makes room for four.
+pub(crate) fn few<T>(queue: &mut VecDeque<T>) {
+    if queue.capacity() == 0 {
+        queue.reserve_exact(1);
     }
 }
 
@@ -336,6 +344,7 @@ impl Endpoint {
         if peer.correspondent.outcomes.len() >= OUTCOMES_MAX {
             peer.correspondent.outcomes.pop_front();
         }
+        few(&mut peer.correspondent.outcomes);
         peer.correspondent.outcomes.push_back(Outcome { number, remote, refused, failed, proved: now, next: 0 });
         self.changed();
         self.leave_address(id, pending.request.old);
@@ -353,7 +362,7 @@ impl Endpoint {
 
     /// Those of `claims` that still wait for this move, which they do no longer after this; and those that do not: a newer
     /// move took them over, or the peer released them.
-    fn still_pending(theirs: &mut BTreeMap<u32, Theirs>, claims: &[u32], number: u32) -> (Vec<(u32, Flow)>, Refused) {
+    fn still_pending(theirs: &mut Few<u32, Theirs>, claims: &[u32], number: u32) -> (Vec<(u32, Flow)>, Refused) {
         let (mut still, mut lost) = (Vec::with_capacity(claims.len()), Vec::new());
         for claim in claims {
             match theirs.get_mut(claim) {

@@ -21,6 +21,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Most notices that wait for somebody to ask.
 const NOTICES_MAX: usize = 4096;
+/// Datagrams for which room is kept.
+const TRANSMITS_KEPT: usize = 64;
 /// Keys that are not the current ones are dropped when unused for this many ping intervals.
 const RETIRE_PINGS: u32 = 5;
 
@@ -203,7 +205,12 @@ impl Endpoint {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        let next = self.transmits.pop_front();
+        if next.is_none() {
+            // There were as many as there are peers, perhaps.
+            self.transmits.shrink_to(TRANSMITS_KEPT);
+        }
+        next
     }
 
     /// The next notice. The oldest are lost if nobody asks for very long.

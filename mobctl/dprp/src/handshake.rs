@@ -1,6 +1,6 @@
 //! Making associations: the three messages of the handshake.
 
-use crate::association::{Channel, Path, Unconfirmed};
+use crate::association::{Channel, Digest, Path, Unconfirmed, digest};
 use crate::endpoint::{Endpoint, count};
 use crate::host::Host;
 use crate::key::{GroupKey, PublicKey};
@@ -375,10 +375,11 @@ impl Endpoint {
             started: true,
             made: now,
             used: now,
-            finish: finish.clone(),
+            finish: Digest::default(),
         };
         let unconfirmed = Unconfirmed {
             channel,
+            finish: finish.clone(),
             path,
             incarnation: answer.incarnation,
             name: answer.name,
@@ -426,7 +427,7 @@ impl Endpoint {
         unconfirmed.tries = unconfirmed.tries.saturating_add(1);
         let (path, tries, attempt) = (unconfirmed.path, unconfirmed.tries, unconfirmed.attempt.saturating_add(1));
         if tries < FINISHES {
-            let finish = unconfirmed.channel.finish.clone();
+            let finish = unconfirmed.finish.clone();
             self.transmit(path, finish);
             return self.set_confirm_timer(now, id, index, tries);
         }
@@ -489,7 +490,7 @@ impl Endpoint {
             started: false,
             made: now,
             used: now,
-            finish: noise.to_vec(),
+            finish: digest(noise),
         };
         self.peers.bind_index(receiver, id);
         let introduction =
@@ -503,7 +504,8 @@ impl Endpoint {
         let Some(id) = self.peers.by_index(receiver) else { return count(&mut self.counters.unknown_index) };
         let Some(peer) = self.peers.get_mut(id) else { return };
         let here = peer.paths.iter().any(|known| known.remote == path.remote);
-        let same = peer.channel_mut(receiver).is_some_and(|channel| !channel.started && channel.finish == noise);
+        let same =
+            peer.channel_mut(receiver).is_some_and(|channel| !channel.started && channel.finish == digest(noise));
         if here && same {
             self.send_ready(now, id, receiver, path);
         } else {

@@ -44,32 +44,36 @@ impl fmt::Debug for GroupKey {
 /// A host's private key (X25519). It is the host's identity. Overwritten when
 /// dropped, never shown.
 #[derive(Clone)]
-pub struct HostKey(Zeroizing<[u8; KEY_LENGTH]>);
+pub struct HostKey {
+    secret: Zeroizing<[u8; KEY_LENGTH]>,
+    /// Computed once: every handshake wants it, also one that somebody forges.
+    public: PublicKey,
+}
 
 impl HostKey {
     /// The key made of these bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; KEY_LENGTH]) -> Self {
-        Self(Zeroizing::new(*bytes))
+        Self { secret: Zeroizing::new(*bytes), public: PublicKey(MontgomeryPoint::mul_base_clamped(*bytes).to_bytes()) }
     }
 
     /// A new key.
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
         let mut bytes = Zeroizing::new([0; KEY_LENGTH]);
         rng.fill_bytes(bytes.as_mut_slice());
-        Self(bytes)
+        Self::from_bytes(&bytes)
     }
 
     /// The secret bytes, for the key file.
     #[must_use]
     pub fn expose(&self) -> &[u8; KEY_LENGTH] {
-        &self.0
+        &self.secret
     }
 
     /// The public key that belongs to this one.
     #[must_use]
-    pub fn public(&self) -> PublicKey {
-        PublicKey(MontgomeryPoint::mul_base_clamped(*self.0).to_bytes())
+    pub const fn public(&self) -> PublicKey {
+        self.public
     }
 }
 

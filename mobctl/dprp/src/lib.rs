@@ -24,6 +24,7 @@ mod config;
 mod cookie;
 mod correspondent;
 mod endpoint;
+mod few;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;

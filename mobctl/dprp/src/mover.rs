@@ -181,7 +181,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(id) else { return };
         // Flows that are there, and flows that are in doubt about being there: those keep to the path that they use.
         let (mut there, mut heading) = (BTreeSet::new(), BTreeMap::<bool, BTreeSet<u32>>::new());
-        for (number, claim) in &mut peer.claimant.confirmed {
+        for (number, claim) in peer.claimant.confirmed.iter_mut() {
             let moving = claim.moving.and_then(|moving| peer.moves.get(&moving));
             if claim.at == old && claim.ahead {
                 // It is not sent from there any more, whether that works or not.
@@ -535,7 +535,7 @@ impl Endpoint {
         }
         if let Some(bundle) = peer.claimant.confirmed.values().find(|claim| claim.at == moving.path.local) {
             let bundle = bundle.bundle;
-            peer.claimant.homes.entry(moving.path.local).or_insert(bundle);
+            peer.claimant.homes.get_or_insert_with(moving.path.local, || bundle);
         }
         if let Some(path) = peer.path(moving.path.local) {
             peer.set_path(Path { local: moving.path.local, ..path });

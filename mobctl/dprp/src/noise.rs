@@ -10,7 +10,7 @@ use rand_core::CryptoRng;
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
-use snow::{Builder, Error, HandshakeState, StatelessTransportState};
+use snow::{Builder, Error, HandshakeState};
 use std::fmt;
 use std::sync::Mutex;
 use zeroize::{Zeroize, Zeroizing};
@@ -41,7 +41,7 @@ impl Handshake {
     /// `None` only if snow does not know the pattern.
     pub(crate) fn new(initiator: bool, host: &HostKey, group: &GroupKey, ephemeral: &Ephemeral) -> Option<Self> {
         let params: NoiseParams = PATTERN.parse().ok()?;
-        let resolver = Resolver { ephemeral: Mutex::new(Some(ephemeral.clone())) };
+        let resolver = Resolver { ephemeral: Mutex::new(Some(ephemeral.clone())), host: host.clone() };
         let builder = Builder::with_resolver(params, Box::new(resolver))
             .local_private_key(host.expose())
             .and_then(|builder| builder.psk(0, group.expose()))
@@ -80,26 +80,57 @@ impl Handshake {
     }
 
     /// The transport keys, after the third message.
-    pub(crate) fn finish(self) -> Option<Transport> {
-        self.0.into_stateless_transport_mode().ok().map(Transport)
+    pub(crate) fn finish(mut self) -> Option<Transport> {
+        if !self.0.is_handshake_finished() {
+            return None;
+        }
+        let (mut first, mut second) = self.0.dangerously_get_raw_split();
+        let (seal, open) = if self.0.is_initiator() { (&first, &second) } else { (&second, &first) };
+        let transport = Transport { seal: Zeroizing::new(*seal), open: Zeroizing::new(*open) };
+        first.zeroize();
+        second.zeroize();
+        Some(transport)
     }
 }
 
-/// The keys of an association. The caller never uses a counter twice.
-pub(crate) struct Transport(StatelessTransportState);
+/// The keys of an association, one for each direction: what snow would keep, in 64 bytes. The caller never uses a counter
+/// twice.
+pub(crate) struct Transport {
+    seal: Secret,
+    open: Secret,
+}
 
 impl Transport {
     pub(crate) fn seal(&self, counter: u64, message: &[u8]) -> Option<Vec<u8>> {
-        let mut sealed = vec![0; message.len().checked_add(TAG)?];
-        self.0.write_message(counter, message, &mut sealed).ok()?;
+        is_allowed(counter)?;
+        let mut sealed = Vec::with_capacity(message.len().checked_add(TAG)?);
+        sealed.extend_from_slice(message);
+        let cipher = ChaCha20Poly1305::new((&*self.seal).into());
+        let tag = cipher.encrypt_in_place_detached((&nonce(counter)).into(), &[], &mut sealed).ok()?;
+        sealed.extend_from_slice(&tag);
         Some(sealed)
     }
 
     pub(crate) fn open(&self, counter: u64, sealed: &[u8]) -> Option<Vec<u8>> {
-        let mut message = vec![0; sealed.len().checked_sub(TAG)?];
-        self.0.read_message(counter, sealed, &mut message).ok()?;
+        is_allowed(counter)?;
+        let (body, tag) = sealed.split_last_chunk::<TAG>()?;
+        let mut message = body.to_vec();
+        let cipher = ChaCha20Poly1305::new((&*self.open).into());
+        cipher.decrypt_in_place_detached((&nonce(counter)).into(), &[], &mut message, tag.into()).ok()?;
         Some(message)
     }
+}
+
+/// The last counter is reserved (Noise, section 5.1).
+fn is_allowed(counter: u64) -> Option<()> {
+    (counter != u64::MAX).then_some(())
+}
+
+/// The nonce that Noise makes of a counter.
+fn nonce(counter: u64) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&counter.to_le_bytes());
+    nonce
 }
 
 impl fmt::Debug for Transport {
@@ -123,6 +154,7 @@ impl fmt::Debug for Ephemeral {
 /// Gives snow its primitives.
 struct Resolver {
     ephemeral: Mutex<Option<Ephemeral>>,
+    host: HostKey,
 }
 
 impl CryptoResolver for Resolver {
@@ -133,7 +165,7 @@ impl CryptoResolver for Resolver {
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
         match choice {
-            DHChoice::Curve25519 => Some(Box::<X25519>::default()),
+            DHChoice::Curve25519 => Some(Box::new(X25519 { own: Some(self.host.clone()), ..X25519::default() })),
             _ => None,
         }
     }
@@ -166,6 +198,8 @@ impl Random for Once {
 struct X25519 {
     private: Secret,
     public: [u8; KEY_LENGTH],
+    /// The host's key, whose public half need not be computed.
+    own: Option<HostKey>,
 }
 
 impl Dh for X25519 {
@@ -182,10 +216,10 @@ impl Dh for X25519 {
     }
 
     fn set(&mut self, private: &[u8]) {
-        if let Ok(private) = <[u8; KEY_LENGTH]>::try_from(private) {
-            self.private = Zeroizing::new(private);
-            self.public = MontgomeryPoint::mul_base_clamped(private).to_bytes();
-        }
+        let Ok(private) = private.try_into().map(Zeroizing::<[u8; KEY_LENGTH]>::new) else { return };
+        let own = self.own.take().filter(|own| *own.expose() == *private);
+        self.public = own.unwrap_or_else(|| HostKey::from_bytes(&private)).public().0;
+        self.private = private;
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
@@ -220,14 +254,6 @@ struct ChaChaPoly {
     key: Secret,
 }
 
-impl ChaChaPoly {
-    fn nonce(counter: u64) -> [u8; 12] {
-        let mut nonce = [0; 12];
-        nonce[4..].copy_from_slice(&counter.to_le_bytes());
-        nonce
-    }
-}
-
 impl Cipher for ChaChaPoly {
     fn name(&self) -> &'static str {
         "ChaChaPoly"
@@ -242,7 +268,7 @@ impl Cipher for ChaChaPoly {
         let Some((body, rest)) = out.split_at_mut_checked(plaintext.len()) else { return 0 };
         body.copy_from_slice(plaintext);
         let cipher = ChaCha20Poly1305::new((&*self.key).into());
-        let sealed = cipher.encrypt_in_place_detached((&Self::nonce(counter)).into(), authtext, body);
+        let sealed = cipher.encrypt_in_place_detached((&nonce(counter)).into(), authtext, body);
         match (sealed, rest.first_chunk_mut::<TAG>()) {
             (Ok(tag), Some(room)) => {
                 *room = tag.into();
@@ -260,7 +286,7 @@ impl Cipher for ChaChaPoly {
         let body = out.get_mut(..sealed.len()).ok_or(Error::Decrypt)?;
         body.copy_from_slice(sealed);
         ChaCha20Poly1305::new((&*self.key).into())
-            .decrypt_in_place_detached((&Self::nonce(counter)).into(), authtext, body, tag.into())
+            .decrypt_in_place_detached((&nonce(counter)).into(), authtext, body, tag.into())
             .map_err(|_| Error::Decrypt)?;
         Ok(sealed.len())
     }

@@ -1,4 +1,7 @@
 //! The replay window: which counters of a channel were seen (RFC 6479).
+//!
+//! What is kept is which ones were *not* seen: on most paths none is ever
+//! missing, and then there is nothing to keep.
 
 const WORDS: usize = 16;
 const WORD_BITS: u64 = 64;
@@ -6,16 +9,17 @@ const WORD_BITS: u64 = 64;
 pub(crate) const WINDOW: u64 = (WORDS as u64 - 1) * WORD_BITS;
 
 /// Counters seen so far: all that matter fit a ring of words.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replay {
     /// One above the highest counter seen.
     next: u64,
-    seen: [u64; WORDS],
+    /// Counters below that and within the window that were not seen; `None`: there is none.
+    missing: Option<Box<[u64; WORDS]>>,
 }
 
 impl Replay {
     pub(crate) const fn new() -> Self {
-        Self { next: 0, seen: [0; WORDS] }
+        Self { next: 0, missing: None }
     }
 
     /// Whether `counter` is new. Changes nothing: only authenticated datagrams are marked.
@@ -28,26 +32,47 @@ impl Replay {
             return true;
         }
         let (word, bit) = Self::place(counter);
-        self.next - counter <= WINDOW && self.seen.get(word).is_some_and(|bits| bits & bit == 0)
+        let missing = self.missing.as_ref().and_then(|missing| missing.get(word));
+        self.next - counter <= WINDOW && missing.is_some_and(|bits| bits & bit != 0)
     }
 
     /// Remembers `counter`, which is new.
     pub(crate) fn mark(&mut self, counter: u64) {
-        let (word, bit) = Self::place(counter);
         if counter >= self.next {
-            // Words between the old highest counter and this one held counters of an earlier round.
-            let newest = self.next.saturating_sub(1) / WORD_BITS;
-            let ahead = (counter / WORD_BITS).saturating_sub(newest).min(WORDS as u64);
-            for step in 1..=ahead {
-                let (passed, _) = Self::place(newest.saturating_add(step).wrapping_mul(WORD_BITS));
-                if let Some(bits) = self.seen.get_mut(passed) {
-                    *bits = 0;
-                }
+            self.advance(counter);
+        } else if let Some(missing) = &mut self.missing {
+            let (word, bit) = Self::place(counter);
+            if let Some(bits) = missing.get_mut(word) {
+                *bits &= !bit;
             }
-            self.next = counter.saturating_add(1);
         }
-        if let Some(bits) = self.seen.get_mut(word) {
-            *bits |= bit;
+        if self.missing.as_ref().is_some_and(|missing| **missing == [0; WORDS]) {
+            self.missing = None;
+        }
+    }
+
+    /// `counter` is the highest: those between it and the highest before are missing.
+    fn advance(&mut self, counter: u64) {
+        let first = self.next;
+        self.next = counter.saturating_add(1);
+        if first < counter {
+            self.missing.get_or_insert_default();
+        }
+        let Some(missing) = &mut self.missing else { return };
+        // Words between the old highest counter and this one held counters of an earlier round.
+        let newest = first.saturating_sub(1) / WORD_BITS;
+        let ahead = (counter / WORD_BITS).saturating_sub(newest).min(WORDS as u64);
+        for step in 1..=ahead {
+            let (passed, _) = Self::place(newest.saturating_add(step).wrapping_mul(WORD_BITS));
+            if let Some(bits) = missing.get_mut(passed) {
+                *bits = 0;
+            }
+        }
+        for skipped in first.max(counter.saturating_sub(WINDOW))..counter {
+            let (word, bit) = Self::place(skipped);
+            if let Some(bits) = missing.get_mut(word) {
+                *bits |= bit;
+            }
         }
     }
 
@@ -78,6 +103,18 @@ mod tests {
         assert!(replay.is_new(u64::MAX - 1));
         replay.mark(u64::MAX - 1);
         assert!(!replay.is_new(u64::MAX - 1) && !replay.is_new(2001));
+        assert!(replay.is_new(u64::MAX - 2) && replay.missing.is_some());
+    }
+
+    #[test]
+    fn without_gaps_nothing_is_kept() {
+        let mut replay = Replay::new();
+        (0..5000).for_each(|counter| replay.mark(counter));
+        assert_eq!((replay.next, &replay.missing), (5000, &None));
+        replay.mark(5001);
+        assert!(replay.missing.is_some() && replay.is_new(5000) && !replay.is_new(5001));
+        replay.mark(5000);
+        assert_eq!((replay.next, &replay.missing), (5002, &None));
     }
 
     proptest! {

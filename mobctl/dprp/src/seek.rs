@@ -53,8 +53,8 @@ impl Endpoint {
                 let Some(peer) = self.peers.get(id) else { return };
                 let Some(path) = peer.path(*address).filter(|path| path.remote.ip() != *address) else { continue };
                 // The newest move knows best where this host is.
-                let mut new = peer.moves.values().map(|moving| moving.path.local);
-                let local = new.rfind(|new| new.is_ipv4() == address.is_ipv4()).unwrap_or(path.local);
+                let new = |new: &IpAddr| new.is_ipv4() == address.is_ipv4();
+                let local = peer.moves.values().map(|moving| moving.path.local).rfind(new).unwrap_or(path.local);
                 if local != *address {
                     let remote = SocketAddr::new(*address, self.config.port);
                     self.dial(now, Path { local, remote }, Some(id));

@@ -7,7 +7,7 @@
 use crate::association::Path;
 use crate::claimant::{is_claimable, wire};
 use crate::codec::Range;
-use crate::correspondent::{Owner, Theirs};
+use crate::correspondent::{Owner, Theirs, few};
 use crate::endpoint::{Arrival, Endpoint};
 use crate::host::{Flow, Half, Host};
 use crate::message::{Message, Token};
@@ -82,6 +82,7 @@ impl Endpoint {
         }
         let offer =
             Offered { first, bundle, path: arrival.path, token, flows, claimed: claimed.to_vec(), began: arrival.now };
+        few(&mut peer.correspondent.offers);
         peer.correspondent.offers.push_back(offer);
         self.offered.push_back((id, first));
         self.forget_offers();
@@ -151,6 +152,7 @@ impl Endpoint {
             return;
         };
         let Some(offer) = correspondent.offers.remove(at) else { return };
+        correspondent.offers.shrink_to_fit();
         let mut statuses = Vec::with_capacity(offer.flows.len());
         for ((number, (flow, verdict)), name) in (first..).zip(offer.flows).zip(&offer.claimed) {
             // The connection must be the one that lived when the token was sent.
@@ -171,6 +173,7 @@ impl Endpoint {
         if acknowledged.len() >= BATCHES_MAX {
             acknowledged.pop_front();
         }
+        few(acknowledged);
         acknowledged.push_back(Acknowledged { first, path: arrival.path, statuses: statuses.clone() });
         self.reply(arrival, &Message::ClaimAck { first, statuses });
     }
@@ -183,14 +186,8 @@ impl Endpoint {
             self.disown(now, &flow, former);
         }
         if let Some(peer) = self.peers.get_mut(peer) {
-            peer.correspondent.claims.entry(number).or_insert(Theirs {
-                flow,
-                instance,
-                bundle,
-                generation: 0,
-                pending: None,
-                ended: None,
-            });
+            let theirs = Theirs { flow, instance, bundle, generation: 0, pending: None, ended: None };
+            peer.correspondent.claims.get_or_insert_with(number, || theirs);
         }
     }
 

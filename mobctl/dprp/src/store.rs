@@ -120,7 +120,7 @@ impl Endpoint {
         w.many(self.relocations.iter(), |w, relocation| {
             w.address(relocation.old).address(relocation.new).u8(relocation.old_usable.into());
         });
-        let peers: Vec<&Peer> = self.peers.all.values().filter(|peer| !peer.is_idle()).collect();
+        let peers: Vec<&Peer> = self.peers.all.values().map(Box::as_ref).filter(|peer| !peer.is_idle()).collect();
         w.many(peers.into_iter(), |w, peer| self.write_peer(w, peer));
         let mut all = Writer(Vec::with_capacity(body.0.len().saturating_add(20)));
         all.bytes(MAGIC).u32(crc32(&body.0)).bytes(&body.0);
@@ -336,7 +336,7 @@ impl Endpoint {
         for id in ids {
             let mut elsewhere = std::collections::BTreeMap::<(IpAddr, IpAddr), std::collections::BTreeSet<u32>>::new();
             let Some(peer) = self.peers.get_mut(id) else { continue };
-            for (number, claim) in &mut peer.claimant.confirmed {
+            for (number, claim) in peer.claimant.confirmed.iter_mut() {
                 let wire = crate::claimant::wire(&claim.flow, host).local.ip();
                 claim.ahead = wire != claim.at;
                 if claim.ahead {

@@ -90,26 +90,32 @@ pub(crate) fn jittered(interval: Duration, rng: &mut dyn CryptoRng) -> Duration 
     interval.saturating_add(quarter.mul_f64(f64::from(rng.next_u32()) / f64::from(u32::MAX)))
 }
 
-/// Round trip estimate (RFC 6298).
+/// Round trip estimate (RFC 6298): smoothed, and its deviation, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RoundTrip(Option<(Duration, Duration)>);
+pub(crate) struct RoundTrip(Option<(u32, u32)>);
 
 impl RoundTrip {
     pub(crate) fn sample(&mut self, sample: Duration) {
+        let sample = u32::try_from(sample.as_micros()).unwrap_or(u32::MAX);
+        let mean = |old: u32, parts: u64, new: u32| {
+            let sum = u64::from(old).saturating_mul(parts).saturating_add(u64::from(new));
+            u32::try_from(sum / parts.saturating_add(1)).unwrap_or(u32::MAX)
+        };
         self.0 = Some(match self.0 {
             None => (sample, sample / 2),
-            Some((smooth, variance)) => ((smooth * 7 + sample) / 8, (variance * 3 + smooth.abs_diff(sample)) / 4),
+            Some((smooth, variance)) => (mean(smooth, 7, sample), mean(variance, 3, smooth.abs_diff(sample))),
         });
     }
 
     pub(crate) fn smooth(&self) -> Option<Duration> {
-        self.0.map(|(smooth, _)| smooth)
+        self.0.map(|(smooth, _)| Duration::from_micros(smooth.into()))
     }
 
     /// First retransmission interval; `unknown` without an estimate, and never below half of it.
     pub(crate) fn timeout(&self, unknown: Duration) -> Duration {
         self.0.map_or(unknown, |(smooth, variance)| {
-            smooth.saturating_add(variance.saturating_mul(4)).clamp(unknown / 2, Duration::from_secs(3))
+            let wait = u64::from(variance).saturating_mul(4).saturating_add(smooth.into());
+            Duration::from_micros(wait).clamp(unknown / 2, Duration::from_secs(3))
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The protocol's view of this host: the kernel's table by way of the device, and the host's connections.
 
 use crate::connections::{Connection, Phase};
-use crate::device::Device;
+use crate::device::{ChannelError, Device};
 use crate::errno::Errno;
 use crate::exit::Failure;
 use crate::{system, tuple};
@@ -21,6 +21,8 @@ pub(super) struct KernelHost {
     path: PathBuf,
     device: Option<Device>,
     device_error: String,
+    /// The kernel's table has its memory.
+    ready: bool,
     list: Lister,
     connections: HashMap<Tuple, Known>,
     listed: Option<Instant>,
@@ -28,8 +30,7 @@ pub(super) struct KernelHost {
     known: bool,
     /// What the last listing cost: it bounds how often one is made on demand.
     cost: Duration,
-    /// The sides of all bindings; `None` when something changed since they were read.
-    bindings: Option<Bindings>,
+    bindings: Bindings,
     /// Flows from or to these ports are left alone, and so are those from or to these addresses.
     excluded: (Vec<u16>, Vec<Prefix>),
     /// TCP bindings without a connection, and since when.
@@ -45,30 +46,53 @@ struct Known {
     missed: bool,
 }
 
-/// The sides of all bindings, both ways.
+/// What is known of the kernel's table since it last changed.
 #[derive(Default)]
 struct Bindings {
+    /// How many there are, once somebody asked.
+    count: Option<u32>,
+    /// Questions about single ones.
+    asked: u32,
+    /// The sides of all of them, if there were many questions.
+    all: Option<Sides>,
+}
+
+/// Reading the whole table costs as much as asking for one in so many of its bindings.
+const LISTING_SHARE: u32 = 4;
+/// So many questions are cheap enough in any case.
+const QUESTIONS: u32 = 16;
+
+/// Where the answer to a question about one binding is.
+enum Source<'a> {
+    All(&'a Sides),
+    Device(&'a mut Device),
+    Nowhere,
+}
+
+/// The sides of all bindings, both ways.
+struct Sides {
     /// Stack side to the wire side in use.
     wire: HashMap<Tuple, Tuple>,
     /// Every wire side that input accepts to the stack side.
     stack: HashMap<Tuple, Tuple>,
 }
 
-impl Bindings {
+impl Sides {
     fn new(records: &[Record]) -> Self {
-        let mut bindings = Self::default();
+        let mut sides =
+            Self { wire: HashMap::with_capacity(records.len()), stack: HashMap::with_capacity(records.len()) };
         for record in records {
-            bindings.wire.insert(record.stack, record.wire);
+            sides.wire.insert(record.stack, record.wire);
             let second = |half: &abi::HalfState| {
                 Alternate::from_raw(half.alternate).filter(|other| *other != Alternate::None).map(|_| half.other)
             };
             for local in [Some(record.wire.local), second(&record.local)].into_iter().flatten() {
                 for remote in [Some(record.wire.remote), second(&record.remote)].into_iter().flatten() {
-                    bindings.stack.insert(Tuple { local, remote, ..record.wire }, record.stack);
+                    sides.stack.insert(Tuple { local, remote, ..record.wire }, record.stack);
                 }
             }
         }
-        bindings
+        sides
     }
 }
 
@@ -92,12 +116,13 @@ impl KernelHost {
             path,
             device: Some(device),
             device_error: String::new(),
+            ready: false,
             list,
             connections: HashMap::new(),
             listed: None,
             known: false,
             cost: Duration::ZERO,
-            bindings: None,
+            bindings: Bindings::default(),
             excluded: (Vec::new(), Vec::new()),
             orphans: HashMap::new(),
         }
@@ -122,7 +147,7 @@ impl KernelHost {
                 log::warn!("{} works again", self.path.display());
                 self.device_error.clear();
                 self.device = Some(device);
-                self.bindings = None;
+                self.bindings = Bindings::default();
                 info
             }
             Err(failure) => {
@@ -139,7 +164,18 @@ impl KernelHost {
         log::error!("{}: {why}", self.path.display());
         self.device = None;
         self.device_error = why;
-        self.bindings = None;
+        self.ready = false;
+        self.bindings = Bindings::default();
+    }
+
+    /// There is a peer, so there will be moves: the kernel gets ready for them.
+    pub(super) fn get_ready(&mut self) {
+        if !std::mem::replace(&mut self.ready, true)
+            && let Some(device) = &mut self.device
+            && let Err(error) = device.reserve()
+        {
+            log::warn!("the kernel cannot have memory for its table yet: {error}");
+        }
     }
 
     /// Lists the connections anew. Returns whether that worked, now or before.
@@ -154,7 +190,7 @@ impl KernelHost {
         }
         self.listed = Some(Instant::now());
         self.cost = began.elapsed();
-        self.bindings = None;
+        self.bindings = Bindings::default();
         self.known
     }
 
@@ -261,22 +297,41 @@ impl KernelHost {
             if let Some(device) = &mut self.device {
                 // Somebody else may have removed it meanwhile.
                 let _ = device.delete_flow(stack);
-                self.bindings = None;
+                self.bindings = Bindings::default();
             }
         }
         self.orphans = orphans;
     }
 
-    fn bindings(&mut self) -> &Bindings {
-        if self.bindings.is_none() {
-            self.bindings = Some(Bindings::new(&self.records()));
+    /// Where to look one binding up: a move of a few flows must not cost what the table holds, and a move of very many not
+    /// a question for each.
+    fn source(&mut self) -> Source<'_> {
+        if self.bindings.all.is_none() {
+            let count = match self.bindings.count {
+                Some(count) => count,
+                None => {
+                    let count = self.device.as_mut().and_then(|device| device.info().ok()).map_or(0, |info| info.flows);
+                    *self.bindings.count.insert(count)
+                }
+            };
+            if count == 0 {
+                return Source::Nowhere;
+            }
+            if self.bindings.asked < QUESTIONS + count / LISTING_SHARE {
+                self.bindings.asked += 1;
+                return self.device.as_mut().map_or(Source::Nowhere, Source::Device);
+            }
+            self.bindings.all = Some(Sides::new(&self.records()));
         }
-        self.bindings.get_or_insert_default()
+        self.bindings.all.as_ref().map_or(Source::Nowhere, Source::All)
     }
 
-    /// The stack side of the binding that accepts `wire` on input.
-    fn find(&mut self, wire: &Tuple) -> Option<Tuple> {
-        self.bindings().stack.get(wire).copied()
+    /// What the device said, if it still works.
+    fn ask(&mut self, answer: Result<Option<Record>, ChannelError>) -> Option<Record> {
+        answer.unwrap_or_else(|error| {
+            self.lose_device(error.to_string());
+            None
+        })
     }
 
     fn batch(
@@ -284,7 +339,7 @@ impl KernelHost {
         moves: &[(Flow, u32)],
         command: impl FnOnce(&mut Device, &[(Tuple, u32)]) -> Vec<Result<(), Errno>>,
     ) -> Vec<Result<(), KernelError>> {
-        self.bindings = None;
+        self.bindings = Bindings::default();
         let Some(device) = &mut self.device else {
             return vec![Err(KernelError::Other(Errno::ENXIO.0)); moves.len()];
         };
@@ -317,12 +372,22 @@ impl Host for KernelHost {
 
     fn wire(&mut self, stack: &Flow) -> Option<Flow> {
         let stack = side(stack)?;
-        self.bindings().wire.get(&stack).and_then(flow)
+        let answer = match self.source() {
+            Source::All(sides) => return sides.wire.get(&stack).and_then(flow),
+            Source::Device(device) => device.flow(stack),
+            Source::Nowhere => return None,
+        };
+        self.ask(answer).and_then(|record| flow(&record.wire))
     }
 
     fn stack(&mut self, wire: &Flow) -> Option<Flow> {
         let wire = side(wire)?;
-        self.find(&wire).as_ref().and_then(flow)
+        let answer = match self.source() {
+            Source::All(sides) => return sides.stack.get(&wire).and_then(flow),
+            Source::Device(device) => device.flow_of_wire(wire),
+            Source::Nowhere => return None,
+        };
+        self.ask(answer).and_then(|record| flow(&record.stack))
     }
 
     fn prepare(&mut self, half: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {

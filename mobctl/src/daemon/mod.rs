@@ -385,6 +385,9 @@ impl Daemon {
             self.chronicle.record(&notice);
             self.server.tell(|| chronicle::news(&notice.news));
             replaced |= matches!(notice.news, News::MoveStarted { .. });
+            if matches!(notice.news, News::AssociationUp { .. }) {
+                self.host.get_ready();
+            }
             let newest = self.watches.len().saturating_sub(1);
             for (index, watch) in self.watches.iter_mut().enumerate() {
                 watch.learn(&notice.news, beginning && index == newest);
@@ -451,13 +454,14 @@ impl Daemon {
         self.names.moved(old, new);
         // An interface that is not running has lost its link.
         let old_usable = addresses(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)?.contains(&old);
-        // So that also flows that began a moment ago take part.
-        self.list_connections();
-        self.flush(false);
         let now = self.clock.now();
         self.watches.push(Watch::new(client, now.after(Duration::from_millis(timeout_ms)), old, new, old_usable));
         self.endpoint.handle_event(now, Event::Move { old, new, old_usable }, &mut self.host);
         self.flush(true);
+        // Not before: listing very many connections takes a while, and what is on its way already need not wait for it.
+        // Flows that began a moment ago follow as soon as they are claimed.
+        self.list_connections();
+        self.flush(false);
         Ok(())
     }
 

@@ -181,8 +181,20 @@ impl Device {
     /// # Errors
     /// [`ChannelError`].
     pub fn flow(&mut self, stack: Tuple) -> Result<Option<Record>, ChannelError> {
-        let mut argument = FlowGet { record: Record { stack, ..Record::default() } };
-        match self.channel.call(abi::FLOW_GET, Argument::Plain(argument.as_mut_bytes())) {
+        self.one_flow(abi::FLOW_GET, Record { stack, ..Record::default() })
+    }
+
+    /// The binding that accepts the wire side `wire` on input, if there is one.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    pub fn flow_of_wire(&mut self, wire: Tuple) -> Result<Option<Record>, ChannelError> {
+        self.one_flow(abi::FLOW_FIND, Record { wire, ..Record::default() })
+    }
+
+    fn one_flow(&mut self, command: u32, record: Record) -> Result<Option<Record>, ChannelError> {
+        let mut argument = FlowGet { record };
+        match self.channel.call(command, Argument::Plain(argument.as_mut_bytes())) {
             Ok(()) => Ok(Some(argument.record)),
             Err(ChannelError::Errno(Errno::ENOENT)) => Ok(None),
             Err(error) => Err(error),
@@ -212,6 +224,19 @@ impl Device {
             }
             cursor = list.cursor;
         }
+    }
+
+    /// Has the table take its memory, which the first move of flows would wait for. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// [`ChannelError`]; `ENOMEM`.
+    pub fn reserve(&mut self) -> Result<(), ChannelError> {
+        // A move of nothing, to any address.
+        let new = IpAddr::from([192, 0, 2, 1]);
+        let mut nothing =
+            MoveBatch { address: tuple::to_bytes(new), version: tuple::version(new), ..MoveBatch::default() };
+        nothing.half = Half::Local as u8;
+        self.channel.call(abi::MOVE_PREPARE, Argument::Batch(&mut nothing, &mut []))
     }
 
     /// Prepares a move of `half` to `new` for each flow with its generation; one result for each, in order.

@@ -2,7 +2,8 @@
 
 use mobconn_abi as abi;
 use mobconn_abi::{
-    Alternate, Expire, FlowAdd, FlowDelete, FlowGet, FlowList, Half, Info, MoveBatch, MoveEntry, Record, Stats, Tuple,
+    Alternate, Expire, FlowAdd, FlowDelete, FlowGet, FlowList, Half, HalfState, Info, MoveBatch, MoveEntry, Record,
+    Stats, Tuple,
 };
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -189,6 +190,19 @@ impl State {
             }),
             abi::FLOW_GET => with(argument, |get: &mut FlowGet| {
                 get.record = *self.find(&get.record.stack).ok_or(ENOENT)?;
+                Ok(())
+            }),
+            abi::FLOW_FIND => with(argument, |get: &mut FlowGet| {
+                let wire = get.record.wire;
+                let accepts = |record: &&Record| {
+                    let half = |used: [u8; 16], half: &HalfState, wanted: [u8; 16]| {
+                        used == wanted || (half.alternate != 0 && half.other == wanted)
+                    };
+                    half(record.wire.local, &record.local, wire.local)
+                        && half(record.wire.remote, &record.remote, wire.remote)
+                        && Tuple { local: wire.local, remote: wire.remote, ..record.wire } == wire
+                };
+                get.record = *self.table.values().find(accepts).ok_or(ENOENT)?;
                 Ok(())
             }),
             abi::FLOW_LIST => with(argument, |list: &mut FlowList| {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `packets` | a table filled by any commands, packets of any shape and split | see `oracle`; `input` undoes `output`; other flows pass |
 //! | `quotes` | ICMP and ICMPv6 errors about bound flows, cut anywhere | see `oracle`; a quote becomes what the other side would have quoted |
+//! | `commands` | any ioctls to `mobconn.ko`, in any order | an outcome that is written down; refused means unchanged; lists, and nothing written elsewhere |
 //! | `messages` | the decoders of the protocol | what is read is written back byte for byte |
 //! | `network` | two endpoints over real tables, a network that loses, repeats, reorders and forges | what one end sends, the other accepts |
 //! | `texts` | configuration, key files, requests of the control socket, tuples | what is accepted is in range |
@@ -11,6 +12,7 @@
 //!
 //! `tests/corpus.rs` runs them over what was found so far; `tools/fuzz` searches for more.
 
+mod commands;
 mod lists;
 mod messages;
 mod network;
@@ -30,6 +32,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("packets", packets::run),
     ("quotes", quotes::run),
+    ("commands", commands::run),
     ("messages", messages::run),
     ("network", network::run),
     ("texts", texts::run),

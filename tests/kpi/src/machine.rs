@@ -48,9 +48,10 @@ impl Machine {
         // A test that failed left the machine as it was; the next one is a new machine.
         let up = UP.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         fault::install();
-        let (cpus, osreldate) = (options.cpus, options.osreldate);
+        let (cpus, osreldate, memory) = (options.cpus, options.osreldate, options.memory);
         let kernel = Kernel::install(options);
         variables::set("osreldate", osreldate as u64);
+        variables::set("physmem", memory >> 12);
         variables::set("mp_ncpus", u64::from(cpus));
         variables::set("mp_maxid", u64::from(cpus) - 1);
         clock::set(None);

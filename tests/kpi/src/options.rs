@@ -49,6 +49,8 @@ pub struct Options {
     pub failures: Failures,
     /// `osreldate`, what `__FreeBSD_version` of the running kernel is.
     pub osreldate: i32,
+    /// Bytes of memory that the machine says it has (`physmem`).
+    pub memory: u64,
     /// Whether console output of the module (printf, log) is repeated on standard error.
     pub verbose: bool,
     /// A mistake of the machine's.
@@ -63,6 +65,7 @@ impl Default for Options {
             split: Split::Whole,
             failures: Failures::None,
             osreldate: 1_400_507,
+            memory: 16 << 30,
             verbose: false,
             planted: Planted::Nothing,
         }

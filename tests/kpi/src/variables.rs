@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const WORDS: &[(&str, u64)] = &[
     ("net_epoch_preempt", crate::epoch::NET_EPOCH),
     ("osreldate", 0),
+    ("physmem", 0),
     ("time_uptime", 1),
     ("ticks", 0),
     ("hz", crate::clock::HZ),

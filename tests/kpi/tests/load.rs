@@ -92,6 +92,16 @@ fn corrects_a_capacity_that_cannot_be() {
 }
 
 #[test]
+fn leaves_a_small_machine_most_of_its_memory() {
+    let machine = Machine::boot(Options { memory: 1 << 30, ..Options::default() });
+    machine.kldload(&module(), &[("net.inet.mobconn.max_flows", "16777216")]).expect("kldload");
+    let taken = info(&machine).capacity;
+    assert!((1_000_000..2_000_000).contains(&taken), "{taken}");
+    let console = machine.console();
+    assert!(console.iter().any(|line| line.contains(&format!("within 1 to {taken}"))), "{console:?}");
+}
+
+#[test]
 fn refuses_what_is_no_module() {
     let machine = Machine::boot(Options::default());
     let good = std::fs::read(module()).expect("the module");

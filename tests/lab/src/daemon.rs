@@ -6,7 +6,8 @@ use crate::error::{Doing, Error, Result};
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::program::Program;
-use crate::world::HOME;
+use crate::world::{CELL, HOME, WLAN};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -19,11 +20,24 @@ use std::time::{Duration, Instant};
 /// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What a daemon is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It only answers.
+    Correspondent,
+    /// It moves; peers are where the other host of the world is. With a name
+    /// server in the world, it keeps its name there.
+    Mobile,
+}
+
 /// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
-    program: Program,
+    program: Option<Program>,
+    words: Vec<String>,
+    log: PathBuf,
     control: PathBuf,
+    runs: u32,
 }
 
 impl Daemon {
@@ -33,7 +47,7 @@ impl Daemon {
     ///
     /// # Errors
     /// When it does not begin.
-    pub fn start(lab: &Lab, host: &Host, mobile: bool, group: u64) -> Result<Self> {
+    pub fn start(lab: &Lab, host: &Host, role: Role, group: u64) -> Result<Self> {
         let name = host.namespace.name();
         let file = |what: &str| lab.files().join(format!("{name}.{what}"));
         let (group_key, host_key, config) = (file("group"), file("host"), file("conf"));
@@ -42,11 +56,14 @@ impl Daemon {
         let claims = file("claims");
         let mut text =
             format!("log_level = \"debug\"\ngroup_key = {group_key:?}\nhost_key = {host_key:?}\nclaims = {claims:?}\n");
-        if mobile {
-            text += &format!("mobile = true\npeers = [\"{}/24\", \"{}/64\"]\n", HOME.v4, HOME.v6);
-        }
-        if mobile && let Some(names) = &lab.names {
-            text += &names.table();
+        if role == Role::Mobile {
+            let networks = if host.number == 0 { vec![HOME] } else { vec![WLAN, CELL] };
+            let peers: Vec<String> =
+                networks.iter().flat_map(|one| [format!("{}/24", one.v4), format!("{}/64", one.v6)]).collect();
+            text += &format!("mobile = true\npeers = {peers:?}\n");
+            if let Some(names) = &lab.names {
+                text += &names.table(host.number);
+            }
         }
         fs::write(&config, text).doing(format_args!("writing {}", config.display()))?;
         let (device, control, pidfile) = (lab.device(host), file("sock"), file("pid"));
@@ -66,19 +83,46 @@ impl Daemon {
             "--pidfile",
             &pidfile,
         ];
-        let log = lab.places.logs.join(format!("{name}.daemon.log"));
-        let mut daemon = Self { program: Program::start(&host.namespace, &words, &log)?, control };
+        let words = words.map(str::to_owned).to_vec();
+        let log = lab.places.logs.join(format!("{name}.daemon"));
+        let mut daemon = Self { program: None, words, log, control, runs: 0 };
+        daemon.go(host)?;
+        Ok(daemon)
+    }
+
+    /// Starts it, again, with what it had.
+    ///
+    /// # Errors
+    /// When it does not begin.
+    pub fn go(&mut self, host: &Host) -> Result<()> {
+        self.runs += 1;
+        let log = self.log.with_extension(if self.runs == 1 {
+            "daemon.log".into()
+        } else {
+            format!("daemon-{}.log", self.runs)
+        });
+        let mut program = Program::start(&host.namespace, &self.words, &log)?;
         let deadline = Instant::now() + PATIENCE;
-        while UnixStream::connect(&daemon.control).is_err() {
-            if daemon.program.ended()?.is_some() || Instant::now() > deadline {
-                return Err(Error::Program(format!(
-                    "the daemon of {name} did not begin\n{}",
-                    daemon.program.printed()
-                )));
+        while UnixStream::connect(&self.control).is_err() {
+            if program.ended()?.is_some() || Instant::now() > deadline {
+                let name = host.namespace.name();
+                return Err(Error::Program(format!("the daemon of {name} did not begin\n{}", program.printed())));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(daemon)
+        self.program = Some(program);
+        Ok(())
+    }
+
+    /// Ends it by a signal, SIGKILL included, and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn end(&mut self, signal: Signal) -> Result<()> {
+        let Some(mut program) = self.program.take() else { return Ok(()) };
+        program.signal(signal)?;
+        program.wait(PATIENCE)?;
+        Ok(())
     }
 
     /// Asks over the control socket, as mobctl does, one JSON object a line.
@@ -118,21 +162,30 @@ impl Daemon {
     /// # Errors
     /// [`Error::Check`] when it does not answer.
     pub fn announce(&self, old: IpAddr, new: IpAddr) -> Result<Value> {
-        self.ask(&serde_json::json!({"command": "move", "old": old, "new": new, "timeout_ms": 10_000}))
+        self.announce_for(old, new, Duration::from_secs(10))
+    }
+
+    /// As [`Daemon::announce`], and waits only so long.
+    ///
+    /// # Errors
+    /// [`Error::Check`] when it does not answer.
+    pub fn announce_for(&self, old: IpAddr, new: IpAddr, timeout: Duration) -> Result<Value> {
+        let timeout_ms = timeout.as_millis() as u64;
+        self.ask(&serde_json::json!({"command": "move", "old": old, "new": new, "timeout_ms": timeout_ms}))
     }
 
     /// Sends it a signal.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {
-        self.program.signal(signal)
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.program.as_ref().map_or(Ok(()), |program| program.signal(signal))
     }
 
-    /// What it has logged so far.
+    /// What it has logged so far, since it was started last.
     #[must_use]
     pub fn logged(&self) -> String {
-        self.program.printed()
+        self.program.as_ref().map(Program::printed).unwrap_or_default()
     }
 }
 

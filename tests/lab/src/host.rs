@@ -145,6 +145,17 @@ impl Host {
         Ok(())
     }
 
+    /// Becomes another node of the network of an interface, whose addresses
+    /// are replaced. The old ones are gone.
+    ///
+    /// # Errors
+    /// When ip(8) fails.
+    pub fn renumber(&self, interface: &Interface, number: u8) -> Result<()> {
+        self.leave(interface)?;
+        self.configure(interface, number)?;
+        Ok(())
+    }
+
     fn now_has(&self, change: impl FnOnce(&mut Vec<IpAddr>)) {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut addresses);

@@ -3,7 +3,7 @@
 
 use crate::cable::Lane;
 use crate::check;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Role};
 use crate::device;
 use crate::error::{Doing, Error, Result};
 use crate::host::Host;
@@ -15,6 +15,7 @@ use crate::watch::Resumption;
 use crate::world::{Lanes, MOBILE_NODE, World};
 use mobconn_abi::{self as abi, Counter};
 use mobconn_kpi::{Errno, Machine, Options, Split, Vnet};
+use nix::sys::signal::Signal;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -106,6 +107,10 @@ pub struct Lab {
     daemons: Vec<Daemon>,
     pub(crate) names: Option<NameServer>,
     stage: Option<Stage>,
+    /// The peer may move too.
+    both_move: bool,
+    /// Daemons were restarted: they begin again what was under way.
+    restarted: bool,
     logged: bool,
     files: TempDir,
 }
@@ -138,7 +143,17 @@ impl Lab {
             }
         };
         let world = World::new(kernel(0), kernel(1), shape.lanes, shape.seed, files.path())?;
-        let lab = Self { world, places: places.clone(), daemons: Vec::new(), names: None, stage, logged: false, files };
+        let lab = Self {
+            world,
+            places: places.clone(),
+            daemons: Vec::new(),
+            names: None,
+            stage,
+            both_move: false,
+            restarted: false,
+            logged: false,
+            files,
+        };
         if shape.mobconn {
             for host in [&lab.world.mobile, &lab.world.peer] {
                 device::serve(&lab.device(host), Arc::clone(&host.kernel))?;
@@ -179,12 +194,47 @@ impl Lab {
     /// # Errors
     /// When one does not begin.
     pub fn start_daemons(&mut self, groups: [u64; 2]) -> Result<()> {
-        for (mobile, group) in [true, false].into_iter().zip(groups) {
-            let host = if mobile { &self.world.mobile } else { &self.world.peer };
-            let daemon = Daemon::start(self, host, mobile, group)?;
+        self.start_roles([Role::Mobile, Role::Correspondent], groups)
+    }
+
+    /// Starts the daemons of both hosts in these roles.
+    ///
+    /// # Errors
+    /// When one does not begin.
+    pub fn start_roles(&mut self, roles: [Role; 2], groups: [u64; 2]) -> Result<()> {
+        self.both_move = roles == [Role::Mobile; 2];
+        for (number, (role, group)) in roles.into_iter().zip(groups).enumerate() {
+            let host = if number == 0 { &self.world.mobile } else { &self.world.peer };
+            let daemon = Daemon::start(self, host, role, group)?;
             self.daemons.push(daemon);
         }
         Ok(())
+    }
+
+    /// The daemon of the host with this number.
+    ///
+    /// # Errors
+    /// [`Error::Check`] when it was not started.
+    pub fn daemon(&self, number: usize) -> Result<&Daemon> {
+        self.daemons.get(number).ok_or_else(|| Error::Check("no daemon was started".to_owned()))
+    }
+
+    /// Ends the daemon of a host by this signal.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn end_daemon(&mut self, number: usize, signal: Signal) -> Result<()> {
+        self.daemons.get_mut(number).map_or(Ok(()), |daemon| daemon.end(signal))
+    }
+
+    /// Starts the daemon of a host again.
+    ///
+    /// # Errors
+    /// When it does not begin.
+    pub fn restart_daemon(&mut self, number: usize) -> Result<()> {
+        self.restarted = true;
+        let host = if number == 0 { &self.world.mobile } else { &self.world.peer };
+        self.daemons.get_mut(number).map_or(Ok(()), |daemon| daemon.go(host))
     }
 
     /// The mobile host's daemon.
@@ -192,7 +242,7 @@ impl Lab {
     /// # Errors
     /// [`Error::Check`] when it was not started.
     pub fn mover(&self) -> Result<&Daemon> {
-        self.daemons.first().ok_or_else(|| Error::Check("no daemon was started".to_owned()))
+        self.daemon(0)
     }
 
     /// The command line of the host's mobctl with these arguments.
@@ -378,7 +428,9 @@ impl Lab {
         let [mobile, peer] = [&self.world.mobile, &self.world.peer].map(|host| {
             let counters = self.counters(host)?;
             let name = host.namespace.name();
-            counters.agree(self.info(host)?.flows).map_err(|what| Error::Check(format!("{name}: {what}")))?;
+            counters
+                .agree(self.info(host)?.flows, self.restarted)
+                .map_err(|what| Error::Check(format!("{name}: {what}")))?;
             Ok::<_, Error>(counters)
         });
         let (mobile, peer) = (mobile?, peer?);
@@ -386,12 +438,12 @@ impl Lab {
         // Only a changed destination makes the IP layer run the hook again, and sending what was held. A displaced
         // flow has another port, and is sent to where it is; what is held and goes the old way is not rewritten.
         let (again, released) = (mobile.get(Counter::Again), mobile.get(Counter::Released));
-        check!(again <= released, "the mobile host's destinations changed; {}", both());
+        check!(again <= released || self.both_move, "the mobile host's destinations changed; {}", both());
         let (again, released) = (peer.get(Counter::Again), peer.get(Counter::Released));
         let out = peer.get(Counter::TranslatedOut);
         let displaced = peer.get(Counter::Displaced) > 0;
         check!(
-            (out..=out + released).contains(&again) || displaced && again < out,
+            (out..=out + released).contains(&again) || (displaced || self.both_move) && again < out,
             "the hook did not see each of the peer's rewritten packets again; {}",
             both()
         );
@@ -479,17 +531,19 @@ impl Counters {
     }
 
     /// Whether they agree with each other and with `flows` bindings now.
+    /// `again`: moves may have been prepared again before they ended.
     ///
     /// # Errors
     /// What does not.
-    pub fn agree(&self, flows: u32) -> std::result::Result<(), String> {
+    pub fn agree(&self, flows: u32, again: bool) -> std::result::Result<(), String> {
         use Counter as C;
         let living = self.get(C::FlowAdded).checked_sub(self.get(C::FlowRemoved));
         if living != Some(u64::from(flows)) {
             return Err(format!("{flows} bindings, but the counters say {living:?} ({})", self.text()));
         }
         let ended = self.get(C::MoveCommitted) + self.get(C::MoveAborted);
-        if ended != self.get(C::MovePrepared) {
+        let prepared = self.get(C::MovePrepared);
+        if ended != prepared && !(again && ended < prepared) {
             return Err(format!("moves were prepared and neither committed nor taken back ({})", self.text()));
         }
         for counter in [C::DroppedMemory, C::PassedMalformed, C::RefusedFull, C::RefusedConflict] {

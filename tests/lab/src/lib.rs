@@ -17,12 +17,13 @@
 //! - `lab`, `daemon`, `program`: a scenario's surroundings, and the bill that each pays at its end
 //! - `names`: a real name server at the router
 //! - `stream`, `udp`: traffic whose every byte is known in advance
-//! - `scenario`, `demo`, `supervise`: what is run. A new scenario is a function from [`lab::Places`] to figures, and a
+//! - `scenario`, `bench`, `demo`, `supervise`: what is run. A new scenario is a function from [`lab::Places`] to figures, and a
 //!   line in [`scenario::ALL`].
 //!
 //! What is not FreeBSD's here: TCP is Linux's, whose retransmission timer can be made to run out only once it has backed
 //! off; one thread carries all packets, so the module's readers meet its writers, but not each other.
 
+pub mod bench;
 pub mod cable;
 pub mod daemon;
 pub mod demo;

@@ -1,7 +1,7 @@
 //! Command line of the lab.
 
 use clap::{Parser, Subcommand};
-use mobconn_lab::{Error, Result, demo, scenario, supervise};
+use mobconn_lab::{Error, Result, bench, demo, scenario, supervise};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,6 +21,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Measures how long moves interrupt what flows.
+    Bench {
+        /// Writes the figures there, too.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Names of benches; nothing: all.
+        names: Vec<String>,
+    },
     /// Shows a download that survives two moves, and writes demo.svg.
     Demo,
     /// Lists the scenarios.
@@ -63,6 +71,7 @@ fn outside(arguments: &Arguments) -> Result<ExitCode> {
             let code = status.and_then(|status| status.code()).and_then(|code| u8::try_from(code).ok());
             return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
         }
+        Action::Bench { json, names } => bench::run(build, names, json.as_deref())?,
         Action::Run { names } => scenario::run(build, names)?,
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -72,6 +81,11 @@ fn inside(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.action {
         Action::List => scenario::list(),
         Action::Demo => demo::run(&arguments.build)?,
+        Action::Bench { names, .. } => {
+            for name in names {
+                bench::inside(&arguments.build, name)?;
+            }
+        }
         Action::Run { names } => {
             for name in names {
                 scenario::inside(&arguments.build, name)?;

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// The name of the mobile host.
 pub const MOBILE: &str = "mobile.example.org";
 
+/// The name of the peer, when it has one.
+pub const PEER: &str = "peer.example.org";
+
 /// A key that is nobody's but the tests'.
 const SECRET: &str = "bGFiLW1vYmNvbm4tbmFtZS1zZXJ2ZXIta2V5LTAwMDA=";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,7 +69,8 @@ impl NameServer {
                 "options {{ directory \"{at}\"; listen-on {{ {v4}; }}; listen-on-v6 {{ {v6}; }}; pid-file none; \
                  session-keyfile none; recursion no; dnssec-validation no; notify no; }};\ncontrols {{ }};\n{key}\
                  zone \"example.org\" {{ type primary; file \"{at}/zone\"; update-policy {{\n\
-                 grant mobile-key name {MOBILE}. A AAAA;\ngrant mobile-key name _mobconn.{MOBILE}. TXT; }}; }};\n"
+                 grant mobile-key name {MOBILE}. A AAAA;\ngrant mobile-key name _mobconn.{MOBILE}. TXT;\n\
+                 grant mobile-key name {PEER}. A AAAA;\ngrant mobile-key name _mobconn.{PEER}. TXT; }}; }};\n"
             ),
             Kind::Knot => format!(
                 "server:\n  rundir: {at}\n  listen: [{v4}@53, {v6}@53]\n  udp-workers: 1\n  tcp-workers: 1\n  \
@@ -130,7 +134,15 @@ impl NameServer {
     /// # Errors
     /// When there is no answer.
     pub fn addresses(&self, namespace: &Namespace) -> Result<Vec<String>> {
-        Ok([self.dig(namespace, MOBILE, "A")?, self.dig(namespace, MOBILE, "AAAA")?].concat())
+        self.addresses_of(namespace, MOBILE)
+    }
+
+    /// The addresses of a name, as `namespace` sees them.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn addresses_of(&self, namespace: &Namespace, name: &str) -> Result<Vec<String>> {
+        Ok([self.dig(namespace, name, "A")?, self.dig(namespace, name, "AAAA")?].concat())
     }
 
     /// Waits until the mobile host's name has these addresses and no others.
@@ -150,10 +162,11 @@ impl NameServer {
         }
     }
 
-    /// The table `[ddns]` for the mobile host.
+    /// The configuration by which the host with this number has a name.
     #[must_use]
-    pub fn table(&self) -> String {
-        let (key, state) = (self.folder.join("key"), self.folder.join("state"));
-        format!("[ddns]\nname = \"{MOBILE}\"\nttl = 2\nkey = {key:?}\nstate = {state:?}\n")
+    pub fn table(&self, host: usize) -> String {
+        let name = if host == 0 { MOBILE } else { PEER };
+        let (key, state) = (self.folder.join("key"), self.folder.join(format!("state-{host}")));
+        format!("name = \"{name}\"\n[ddns]\nttl = 2\nkey = {key:?}\nstate = {state:?}\n")
     }
 }

@@ -20,9 +20,32 @@ const LENGTH: usize = 120;
 pub struct Ticker {
     /// The end's own address.
     pub local: SocketAddr,
-    received: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
+    counts: Arc<Counts>,
     thread: Option<JoinHandle<Result<()>>>,
+}
+
+/// What an end has done, and what it is told.
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// Longest time in which nothing came, microseconds.
+    silence: AtomicU64,
+    /// Send no more.
+    quiet: AtomicBool,
+    stop: AtomicBool,
+}
+
+/// Ends the sending at both ends, waits for what is on its way, and tells how many datagrams never came.
+pub fn lost(near: &Ticker, far: &Ticker, patience: Duration) -> u64 {
+    for ticker in [near, far] {
+        ticker.counts.quiet.store(true, Ordering::Relaxed);
+    }
+    thread::sleep(patience);
+    let missing = |from: &Ticker, to: &Ticker| {
+        from.counts.sent.load(Ordering::Relaxed).saturating_sub(to.counts.received.load(Ordering::Relaxed))
+    };
+    missing(near, far) + missing(far, near)
 }
 
 /// Starts a flow between two hosts: each end sends every `period`.
@@ -49,11 +72,11 @@ impl Ticker {
     fn start(socket: UdpSocket, seed: u64, period: Duration) -> Result<Self> {
         let local = socket.local_addr().doing("naming a socket")?;
         socket.set_nonblocking(true).doing("making a socket non-blocking")?;
-        let (received, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (count, stopped) = (Arc::clone(&received), Arc::clone(&stop));
-        let run = move || tick(&socket, seed, period, &count, &stopped);
+        let counts = Arc::new(Counts::default());
+        let shared = Arc::clone(&counts);
+        let run = move || tick(&socket, seed, period, &shared);
         let thread = thread::Builder::new().name("ticker".to_owned()).spawn(run).doing("starting a thread")?;
-        Ok(Self { local, received, stop, thread: Some(thread) })
+        Ok(Self { local, counts, thread: Some(thread) })
     }
 
     /// Waits until `count` more datagrams have come.
@@ -61,9 +84,9 @@ impl Ticker {
     /// # Errors
     /// [`Error::Check`] when they have not after `timeout`, or one was wrong.
     pub fn wait_more(&self, count: u64, timeout: Duration) -> Result<()> {
-        let wanted = self.received.load(Ordering::Relaxed) + count;
+        let wanted = self.counts.received.load(Ordering::Relaxed) + count;
         let deadline = Instant::now() + timeout;
-        while self.received.load(Ordering::Relaxed) < wanted {
+        while self.counts.received.load(Ordering::Relaxed) < wanted {
             let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
             check!(!ended, "{}: the flow has ended", self.local);
             check!(Instant::now() < deadline, "{}: {count} datagrams did not come in {timeout:?}", self.local);
@@ -72,22 +95,33 @@ impl Ticker {
         Ok(())
     }
 
+    /// The longest time in which nothing came, since [`Ticker::forget_silence`].
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        Duration::from_micros(self.counts.silence.load(Ordering::Relaxed))
+    }
+
+    /// Counts silences anew.
+    pub fn forget_silence(&self) {
+        self.counts.silence.store(0, Ordering::Relaxed);
+    }
+
     /// Ends it. Returns how many datagrams came.
     ///
     /// # Errors
     /// [`Error::Check`] when one was wrong.
     pub fn finish(mut self) -> Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.counts.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.join().map_err(|_| Error::Check("the thread of a flow panicked".to_owned()))??;
         }
-        Ok(self.received.load(Ordering::Relaxed))
+        Ok(self.counts.received.load(Ordering::Relaxed))
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.counts.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             // Whoever drops it does not want to know how it went.
             let _ = thread.join();
@@ -105,15 +139,19 @@ fn datagram(seed: u64, number: u64) -> [u8; LENGTH] {
     bytes
 }
 
-fn tick(socket: &UdpSocket, seed: u64, period: Duration, received: &AtomicU64, stop: &AtomicBool) -> Result<()> {
+fn tick(socket: &UdpSocket, seed: u64, period: Duration, counts: &Counts) -> Result<()> {
     let (mut number, mut next) = (0, Instant::now());
+    let mut last = next;
     let mut buffer = [0; 2 * LENGTH];
     // What was held during a move may be overtaken by what was sent after it; nothing comes twice.
     let mut seen = HashSet::new();
-    while !stop.load(Ordering::Relaxed) {
-        // Between two networks there is nowhere to send to; the numbers show what is missing.
-        let _ = socket.send(&datagram(seed, number));
-        number += 1;
+    while !counts.stop.load(Ordering::Relaxed) {
+        if !counts.quiet.load(Ordering::Relaxed) {
+            // Between two networks there is nowhere to send to; the numbers show what is missing.
+            let _ = socket.send(&datagram(seed, number));
+            number += 1;
+            counts.sent.store(number, Ordering::Relaxed);
+        }
         loop {
             match socket.recv(&mut buffer) {
                 Ok(length) => {
@@ -121,7 +159,11 @@ fn tick(socket: &UdpSocket, seed: u64, period: Duration, received: &AtomicU64, s
                     let right = got.is_some_and(|n| buffer.get(..length) == Some(&datagram(3 - seed, n)[..]));
                     check!(right, "a datagram of {length} bytes that was never sent");
                     check!(seen.insert(got), "datagram {got:?} came twice");
-                    received.fetch_add(1, Ordering::Relaxed);
+                    counts.received.fetch_add(1, Ordering::Relaxed);
+                    let now = Instant::now();
+                    let silence = now.duration_since(last).as_micros().try_into().unwrap_or(u64::MAX);
+                    counts.silence.fetch_max(silence, Ordering::Relaxed);
+                    last = now;
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 // An ICMP error about an earlier datagram.

@@ -183,6 +183,7 @@ configure() { # JAIL...: the first is the mobile one
 			[ $mobile = false ] || echo 'peers = ["10.9.0.0/24", "2001:db8:9::/64"]'
 			echo "group_key = \"$work/group.key\""
 			echo "host_key = \"$work/$name.key\""
+			echo "claims = \"$work/$name.claims\""
 			echo 'log_level = "debug"'
 		} >"$work/$name.conf"
 		[ $mobile = false ] || mobctl_in "$name" keygen group >/dev/null

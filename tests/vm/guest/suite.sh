@@ -16,6 +16,25 @@ say "begins on $(uname -srm), $(sysctl -n kern.ident), $(sysctl -n hw.ncpu) proc
 mbufs() { netstat -m | awk -F/ '/mbufs in use/ { print $1; exit }'; }
 memory() { vmstat -m | awk '$1 == "mobconn" { print $2 }'; }
 
+# limited SECONDS COMMAND...: 124 or 137 when it took longer.
+limited() {
+	if command -v timeout >/dev/null; then
+		timeout -k 20 "$@"
+		return
+	fi
+	seconds=$1
+	shift
+	"$@" &
+	child=$!
+	(sleep "$seconds"; kill $child; sleep 20; kill -9 $child) 2>/dev/null &
+	watchdog=$!
+	wait $child
+	ended=$?
+	kill $watchdog 2>/dev/null
+	[ $ended != 143 ] || ended=124
+	return $ended
+}
+
 # What a scenario must not leave behind. Packets may still be on their way.
 leaks() { # MBUFS_BEFORE
 	limit=15
@@ -37,7 +56,7 @@ run() { # SCENARIO SECONDS
 	tail=$!
 	before=$(mbufs)
 	began=$(date +%s)
-	timeout -k 20 "$2" sh "./$1.sh" "$PWD/bin/mobconn.ko" "$PWD/bin/mobctl" "$PWD/bin/enginetool" >>"$log" 2>&1 </dev/null
+	limited "$2" sh "./$1.sh" "$PWD/bin/mobconn.ko" "$PWD/bin/mobctl" "$PWD/bin/enginetool" >>"$log" 2>&1 </dev/null
 	status=$?
 	case $status in
 	0 | 1) ;;

@@ -36,6 +36,12 @@ END
 printf 'epair0a: link state changed to UP\nmobconn: 3 bindings live, so it stays loaded\nok nothing else\n' >"$work/console"
 judge_console "$work/console" >/dev/null
 check "an ordinary console is clean" $?
+printf 'lock order reversal:\nvmtest: begins on FreeBSD\nok\n' >"$work/console"
+judge_console "$work/console" >/dev/null
+check "what the kernel says of itself at boot is not the module's" $?
+printf 'vmtest: begins on FreeBSD\nok\nlock order reversal:\n' >"$work/console"
+! judge_console "$work/console" >/dev/null
+check "what it says later is" $?
 
 # A machine that is a script: it asks for a login as an image does, and leaves results or does not.
 cat >"$work/machine" <<'END'

@@ -290,7 +290,11 @@ fn nonsense_with_good_keys_changes_nothing() {
         let of = |peer: &crate::association::Peer| {
             format!("{:?}", (&peer.claimant, &peer.moves, &peer.correspondent, &peer.paths, &peer.addresses, peer.ping))
         };
-        (peers.map(of).collect::<Vec<_>>(), world.nodes[1].endpoint.owners.clone(), world.nodes[1].kernel.clone())
+        (
+            peers.map(|peer| of(peer)).collect::<Vec<_>>(),
+            world.nodes[1].endpoint.owners.clone(),
+            world.nodes[1].kernel.clone(),
+        )
     };
     let (before, sent) = (memory(&world), world.nodes[1].endpoint.counters().sent);
     for message in [

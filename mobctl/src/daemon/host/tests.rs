@@ -191,3 +191,46 @@ fn a_device_that_goes_away_is_opened_again() {
     assert_eq!(host.device_error(), "");
     assert_eq!(host.commit(Half::Local, &[(flow, 1)]), [Err(KernelError::NotFound)]);
 }
+
+/// How often the fake kernel was asked for one binding, and for all of them, since the last time.
+fn questions(fake: &Fake) -> (usize, usize) {
+    let commands = std::mem::take(&mut fake.state().commands);
+    let of = |wanted: &[u32]| commands.iter().filter(|(command, _)| wanted.contains(command)).count();
+    (of(&[abi::FLOW_GET, abi::FLOW_FIND]), of(&[abi::FLOW_LIST]))
+}
+
+#[test]
+fn a_move_of_a_few_flows_does_not_read_the_table() {
+    let (fake, mut host, _) = host();
+    let (stack, wire) = (|port| tcp(&format!("192.0.2.1:{port}")), |port| tcp(&format!("198.51.100.1:{port}")));
+    assert_eq!(host.wire(&flow(&stack(1)).unwrap()), None);
+    assert_eq!(questions(&fake), (0, 0), "there is nothing in the table");
+    (1..=400).for_each(|port| fake.state().bind(stack(port), wire(port)));
+    let mut ask = |ports: std::ops::RangeInclusive<u16>| {
+        host.bindings = Bindings::default();
+        for port in ports {
+            assert_eq!(host.wire(&flow(&stack(port)).unwrap()), flow(&wire(port)));
+            assert_eq!(host.stack(&flow(&wire(port)).unwrap()), flow(&stack(port)));
+            assert_eq!(host.stack(&flow(&stack(port)).unwrap()), None);
+        }
+    };
+    ask(1..=3);
+    assert_eq!(questions(&fake), (9, 0));
+    ask(1..=400);
+    let limit = (QUESTIONS + 400 / LISTING_SHARE) as usize;
+    // The fake kernel takes two calls to list everything.
+    assert_eq!(questions(&fake), (limit, 2), "then it pays to read it all, once");
+}
+
+#[test]
+fn the_kernel_gets_ready_once() {
+    let (fake, mut host, _) = host();
+    host.get_ready();
+    host.get_ready();
+    assert_eq!(fake.state().commands.iter().filter(|command| **command == (abi::MOVE_PREPARE, 0)).count(), 1);
+    host.lose_device("it was unloaded".into());
+    assert!(host.check_device().is_some());
+    host.get_ready();
+    assert_eq!(fake.state().commands.iter().filter(|command| **command == (abi::MOVE_PREPARE, 0)).count(), 2);
+    assert_eq!(fake.state().table.len(), 0);
+}

@@ -11,34 +11,34 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Longest that anything is waited for. Nothing depends on how long it takes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long nothing must happen for a stream to count as stalled.
-pub(super) const STALL: Duration = Duration::from_secs(3);
+pub(crate) const STALL: Duration = Duration::from_secs(3);
 /// The peer's port.
-pub(super) const PORT: u16 = 7000;
-pub(super) const MEGABYTE: u64 = 1 << 20;
+pub(crate) const PORT: u16 = 7000;
+pub(crate) const MEGABYTE: u64 = 1 << 20;
 /// A cable on which a megabyte takes some 0.4 seconds.
-pub(super) const CABLE: Lane = Lane { delay: Duration::from_millis(5), rate: 20_000_000, queue: 64 << 10, loss: 0 };
+pub(crate) const CABLE: Lane = Lane { delay: Duration::from_millis(5), rate: 20_000_000, queue: 64 << 10, loss: 0 };
 /// The interfaces of the mobile host.
-pub(super) const WLAN: usize = 0;
-pub(super) const CELL: usize = 1;
+pub(crate) const WLAN: usize = 0;
+pub(crate) const CELL: usize = 1;
 
 /// The peer's address of a family.
-pub(super) fn peer_address(lab: &Lab, v6: bool) -> Result<IpAddr> {
+pub(crate) fn peer_address(lab: &Lab, v6: bool) -> Result<IpAddr> {
     let address = lab.world.peer.addresses().into_iter().find(|a| a.is_ipv6() == v6);
     address.ok_or_else(|| Error::Check(format!("the peer has no IPv{} address", if v6 { 6 } else { 4 })))
 }
 
 /// Both ends of streams from the mobile host to the peer.
-pub(super) struct Streams {
+pub(crate) struct Streams {
     /// The ends at the mobile host.
-    pub(super) mobile: Pump,
+    pub(crate) mobile: Pump,
     /// The ends at the peer.
-    pub(super) peer: Pump,
+    pub(crate) peer: Pump,
     /// The peer's address.
-    pub(super) address: IpAddr,
+    pub(crate) address: IpAddr,
     /// Ends of each stream as it began: at the mobile host, at the peer.
-    pub(super) flows: Vec<(SocketAddr, SocketAddr)>,
+    pub(crate) flows: Vec<(SocketAddr, SocketAddr)>,
     up: u64,
     down: u64,
 }
@@ -46,7 +46,7 @@ pub(super) struct Streams {
 impl Streams {
     /// Connects `count` streams, each with `up` bytes from the mobile host and
     /// `down` bytes to it. None of them flow before [`Streams::allow`].
-    pub(super) fn start(lab: &Lab, v6: bool, count: usize, up: u64, down: u64) -> Result<Self> {
+    pub(crate) fn start(lab: &Lab, v6: bool, count: usize, up: u64, down: u64) -> Result<Self> {
         let address = peer_address(lab, v6)?;
         let target = SocketAddr::new(address, PORT);
         let (near, far) = stream::connect(&lab.world.mobile.namespace, &lab.world.peer.namespace, target, count)?;
@@ -60,20 +60,20 @@ impl Streams {
     }
 
     /// Lets so many twelfths of every stream flow.
-    pub(super) fn allow(&self, twelfths: u64) {
+    pub(crate) fn allow(&self, twelfths: u64) {
         self.mobile.allow(self.up * twelfths / 12);
         self.peer.allow(self.down * twelfths / 12);
     }
 
     /// Waits until so many twelfths have arrived, all streams together.
-    pub(super) fn wait(&self, twelfths: u64) -> Result<()> {
+    pub(crate) fn wait(&self, twelfths: u64) -> Result<()> {
         let count = self.flows.len() as u64;
         self.peer.wait_received(count * (self.up * twelfths / 12), PATIENCE)?;
         self.mobile.wait_received(count * (self.down * twelfths / 12), PATIENCE)
     }
 
     /// Lets all flow, and waits for the end.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         self.mobile.open();
         self.peer.open();
         self.mobile.finish(PATIENCE)?;
@@ -81,7 +81,7 @@ impl Streams {
     }
 
     /// Makes sure that nothing arrives any more although there is more to come.
-    pub(super) fn wait_stalled(&self) -> Result<()> {
+    pub(crate) fn wait_stalled(&self) -> Result<()> {
         // What was under way when the cable was pulled.
         std::thread::sleep(Duration::from_secs(1));
         let received = || (self.mobile.received(), self.peer.received());
@@ -95,17 +95,17 @@ impl Streams {
 }
 
 /// A time as people read it.
-pub(super) fn ms(time: Option<Duration>) -> String {
+pub(crate) fn ms(time: Option<Duration>) -> String {
     time.map_or("never".to_owned(), |t| format!("{:.1} ms", t.as_secs_f64() * 1e3))
 }
 
 /// How long it took until the flows were heard again.
-pub(super) fn times(heard: &Resumption) -> String {
+pub(crate) fn times(heard: &Resumption) -> String {
     format!("mobile > peer {}, peer > mobile {}", ms(heard.sent), ms(heard.received))
 }
 
 /// How many packets the module rewrote.
-pub(super) fn rewritten(lab: &Lab) -> Result<String> {
+pub(crate) fn rewritten(lab: &Lab) -> Result<String> {
     let (mobile, peer) = (lab.counters(&lab.world.mobile)?, lab.counters(&lab.world.peer)?);
     let both = |c: &Counters| format!("{} + {}", c.get(Counter::TranslatedIn), c.get(Counter::TranslatedOut));
     Ok(format!("packets rewritten in + out: mobile {}, peer {}", both(&mobile), both(&peer)))

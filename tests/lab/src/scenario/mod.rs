@@ -1,12 +1,14 @@
 //! The scenarios: each runs in a process of its own.
 
-mod common;
+pub(crate) mod common;
 mod http;
+mod memory;
 mod names;
 mod path;
+mod rendezvous;
 mod runner;
 mod stranger;
-mod tcp;
+pub(crate) mod tcp;
 mod udp;
 
 pub use runner::{inside, list, run};
@@ -64,6 +66,16 @@ pub const ALL: &[Scenario] = &[
         run: http::download_v6,
     },
     Scenario { name: "wrong-key", about: "the daemons have different group keys: nothing moves", run: tcp::wrong_key },
+    Scenario {
+        name: "no-mobconn",
+        about: "the peer has no mobconn: it hears a few small datagrams and no more",
+        run: memory::no_mobconn,
+    },
+    Scenario {
+        name: "restarts",
+        about: "daemons are killed, stopped and started: before, during and after moves, on either side",
+        run: memory::restarts,
+    },
     Scenario { name: "udp-ipv4", about: "a UDP flow moves there and back", run: udp::flow_v4 },
     Scenario { name: "udp-ipv6", about: "the same over IPv6", run: udp::flow_v6 },
     Scenario {
@@ -72,6 +84,11 @@ pub const ALL: &[Scenario] = &[
         run: names::bind,
     },
     Scenario { name: "names-knot", about: "the same at Knot DNS", run: names::knot },
+    Scenario {
+        name: "both-move",
+        about: "both hosts move while neither can reach anybody: they find each other by their names",
+        run: rendezvous::both_move,
+    },
     Scenario {
         name: "stranger-ipv4",
         about: "a stranger at the old address, with the same ports: both connections live on",

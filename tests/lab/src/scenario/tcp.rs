@@ -111,7 +111,7 @@ impl Case {
 }
 
 /// Changes the network, tells the daemon, and wants every flow to have moved.
-pub(super) fn move_by_daemon(lab: &Lab, from: usize, to: usize, like: IpAddr) -> Result<()> {
+pub(crate) fn move_by_daemon(lab: &Lab, from: usize, to: usize, like: IpAddr) -> Result<()> {
     let (old, new) = lab.change_network(from, to, like)?;
     let report = lab.mover()?.announce(old, new)?;
     let outcome = &report["peers"][0]["outcome"];

@@ -1,0 +1,55 @@
+//! TCP that has data to send at both ends while the mobile host is nowhere: how
+//! long after its new address is usable it goes on.
+
+use super::Row;
+use crate::cable::Lane;
+use crate::check;
+use crate::error::{Error, Result};
+use crate::lab::{Lab, Places, Shape};
+use crate::scenario::common::{CELL, MEGABYTE, PATIENCE, Streams, WLAN};
+use std::time::Duration;
+
+/// Delay of the path, one way.
+const ONE_WAY: u32 = 10;
+/// A path on which a stream of so many bytes lasts for a while.
+const RATE: u64 = 20_000_000;
+/// What a move may take beside round trips, milliseconds.
+const ALLOWANCE: f64 = 3.0;
+
+/// So many outages of this length, each in a world of its own.
+pub(super) fn bench(places: &Places, outage: Duration, times: usize) -> Result<Vec<Row>> {
+    let costs: Vec<[Duration; 2]> = (0..times).map(|_| one(places, outage)).collect::<Result<_>>()?;
+    let round_trip = 2.0 * f64::from(ONE_WAY);
+    let row = |way: &str, at: usize, goal: f64| {
+        let name = format!("outage of {} s, {ONE_WAY} ms one way, data {way}", outage.as_secs_f64());
+        Row::times(name, costs.iter().map(|cost| cost[at]).collect(), Some(goal))
+    };
+    Ok(vec![row("mobile > peer", 0, round_trip + ALLOWANCE), row("peer > mobile", 1, 2.0 * round_trip + ALLOWANCE)])
+}
+
+/// How long data took each way after the new address was usable.
+fn one(places: &Places, outage: Duration) -> Result<[Duration; 2]> {
+    let lane = Lane { delay: Duration::from_millis(ONE_WAY.into()) / 2, rate: RATE, queue: 64 << 10, loss: 0 };
+    let mut lab = Lab::new(places, &Shape::uniform(lane))?;
+    lab.start_daemons([1, 1])?;
+    let streams = Streams::start(&lab, false, 1, MEGABYTE, MEGABYTE)?;
+    streams.allow(2);
+    lab.mover()?.wait_claimed(1)?;
+    streams.wait(2)?;
+    // In the midst of what both have to say.
+    streams.allow(11);
+    streams.wait(3)?;
+    let (old, new) = lab.change_interface(WLAN, CELL, streams.address)?;
+    std::thread::sleep(outage);
+    lab.plug_in(CELL, new);
+    let report = lab.mover()?.announce(old, new)?;
+    check!(report["peers"][0]["outcome"] == "moved", "the move came to {report}");
+    let heard = lab.wait_resumed(PATIENCE, |heard| heard.sent_data.is_some() && heard.received_data.is_some())?;
+    streams.wait(11)?;
+    streams.finish()?;
+    lab.finish()?;
+    match (heard.sent_data, heard.received_data) {
+        (Some(sent), Some(received)) => Ok([sent, received]),
+        _ => Err(Error::Check("heard nothing".to_owned())),
+    }
+}
