@@ -11,7 +11,7 @@ use crate::tuple;
 use mobconn_abi::{Event, EventKind, Half};
 use serde_json::{Value, json};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -83,7 +83,7 @@ fn one_line(failure: &Failure) -> String {
     failure.message.clone()
 }
 
-fn follow_module(path: &PathBuf, to: &Sender<Heard>) {
+fn follow_module(path: &Path, to: &Sender<Heard>) {
     let mut source = Source { name: "module", to, said: None };
     loop {
         // The first call begins to watch; it does not wait.
