@@ -30,6 +30,7 @@ done
 chmod 600 "$work/group.key"
 cat >"$work/mobile.conf" <<END
 mobile = true
+automatic = false
 peers = ["10.9.0.0/24"]
 group_key = "$work/group.key"
 host_key = "$work/mobile.key"
