@@ -82,6 +82,22 @@ pub enum Command {
         #[arg(short, long, value_name = "NUMBER")]
         count: Option<u64>,
     },
+    /// Show the networks of this host, which are usable, and which one connections use.
+    Networks,
+    /// Prefer these interfaces, the best first, until the daemon ends.
+    Prefer {
+        /// Interfaces; or auto: as the configuration says.
+        #[arg(required = true, value_name = "INTERFACE")]
+        interfaces: Vec<String>,
+    },
+    /// Have the daemon look at the networks now, for scripts of devd(8) and dhclient(8).
+    Poke {
+        /// An interface whose routers are told.
+        interface: Option<String>,
+        /// Its routers.
+        #[arg(value_name = "ROUTER")]
+        routers: Vec<IpAddr>,
+    },
     /// Make or remove a binding by hand.
     #[command(subcommand)]
     Flow(FlowCommand),

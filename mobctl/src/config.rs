@@ -53,6 +53,16 @@ pub struct Config {
     pub grace: u32,
     /// Seconds after which an idle UDP binding is removed; 0: never.
     pub udp_idle: u32,
+    /// Whether connections move by themselves.
+    pub automatic: bool,
+    /// Interfaces to use, the best first; empty: as the system's routes prefer.
+    pub prefer: Vec<String>,
+    /// Interfaces never to use.
+    pub ignore: Vec<String>,
+    /// Seconds for which a better network must have been there before connections move to it.
+    pub hold_down: u32,
+    /// Whether old addresses are kept on the loopback interface while connections know them.
+    pub keep_old_address: bool,
     /// How this host's name in the DNS is kept, if it is.
     pub ddns: Option<ddns::Config>,
 }
@@ -75,6 +85,11 @@ impl Default for Config {
             log_level: log::LevelFilter::Info,
             grace: 60,
             udp_idle: 300,
+            automatic: true,
+            prefer: Vec::new(),
+            ignore: Vec::new(),
+            hold_down: 5,
+            keep_old_address: false,
             ddns: None,
         }
     }
@@ -113,6 +128,11 @@ struct Raw {
     log_level: Option<Spanned<String>>,
     grace: Option<Spanned<i64>>,
     udp_idle: Option<Spanned<i64>>,
+    automatic: Option<bool>,
+    prefer: Option<Vec<Spanned<String>>>,
+    ignore: Option<Vec<Spanned<String>>>,
+    hold_down: Option<Spanned<i64>>,
+    keep_old_address: Option<bool>,
     ddns: Option<Spanned<ddns::config::Raw>>,
 }
 
@@ -204,7 +224,18 @@ impl Check<'_> {
                 .udp_idle
                 .and_then(|idle| self.number(&idle, "udp_idle", 0, 86_400))
                 .unwrap_or(defaults.udp_idle),
+            automatic: raw.automatic.unwrap_or(defaults.automatic),
+            prefer: self.interfaces(raw.prefer.as_deref().unwrap_or_default()),
+            ignore: self.interfaces(raw.ignore.as_deref().unwrap_or_default()),
+            hold_down: raw
+                .hold_down
+                .and_then(|hold| self.number(&hold, "hold_down", 0, 3_600))
+                .unwrap_or(defaults.hold_down),
+            keep_old_address: raw.keep_old_address.unwrap_or(defaults.keep_old_address),
         };
+        if let Some(both) = raw.prefer.iter().flatten().find(|item| config.ignore.contains(item.get_ref())) {
+            self.fault(&both.span(), format!("\"{}\" is preferred and ignored", both.get_ref()));
+        }
         if config.mobile && raw.peers.as_ref().is_none_or(|list| list.get_ref().is_empty()) {
             let at = raw.peers.map_or_else(|| self.text.find("mobile").map_or(0..0, |at| at..at), |list| list.span());
             self.fault(&at, "a mobile host needs peers, for example peers = [\"203.0.113.0/24\"]: the networks of the hosts that run mobconn");
@@ -347,6 +378,21 @@ impl Check<'_> {
         None
     }
 
+    fn interfaces(&mut self, list: &[Spanned<String>]) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for item in list {
+            let name = item.get_ref();
+            if name.is_empty() || name.len() > 15 || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                self.fault(&item.span(), format!("\"{name}\" is no name of an interface, for example \"em0\""));
+            } else if names.contains(name) {
+                self.fault(&item.span(), format!("\"{name}\" stands here twice"));
+            } else {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
     fn level(&mut self, item: &Spanned<String>) -> Option<log::LevelFilter> {
         Some(match item.get_ref().as_str() {
             "error" => log::LevelFilter::Error,
@@ -417,6 +463,11 @@ mod tests {
             log_level = "debug"
             grace = 5
             udp_idle = 0
+            automatic = false
+            prefer = ["em0", "wlan0"]
+            ignore = ["tun0"]
+            hold_down = 0
+            keep_old_address = true
         "#;
         let config = Config::parse(text).unwrap();
         assert!(config.mobile);
@@ -433,6 +484,8 @@ mod tests {
         assert_eq!(config.listen.len(), 2);
         assert_eq!(config.pins.len(), 1);
         assert_eq!((config.log_level, config.grace, config.udp_idle), (log::LevelFilter::Debug, 5, 0));
+        assert_eq!((config.automatic, config.hold_down, config.keep_old_address), (false, 0, true));
+        assert_eq!((config.prefer.join(" "), config.ignore.join(" ")), ("em0 wlan0".into(), "tun0".into()));
     }
 
     #[test]
@@ -469,6 +522,11 @@ mod tests {
             ("name = \"a b\"", 1, "no name of a host"),
             ("name = \"\"", 1, "no name of a host"),
             ("log_level = \"loud\"", 1, "not \"loud\""),
+            ("prefer = [\"em0\",\n\"em0\"]", 2, "twice"),
+            ("ignore = [\"\"]", 1, "no name of an interface"),
+            ("prefer = [\"a\",\n\"b\"]\nignore = [\"b\"]", 2, "preferred and ignored"),
+            ("hold_down = 3601", 1, "hold_down must be 0 to 3600"),
+            ("automatic = 1", 1, "expected a boolean"),
             ("grace = 0", 1, "grace must be 1 to 86400, not 0"),
             ("udp_idle = 86401", 1, "udp_idle must be 0 to 86400"),
             ("port = 1\nport = 2", 2, "duplicate key"),

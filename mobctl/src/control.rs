@@ -34,6 +34,23 @@ pub enum Request {
     },
     /// Tell what happens from now on, one [`Response::News`] each, until the connection is closed.
     Watch,
+    /// The networks of this host.
+    Networks,
+    /// Look at the networks now.
+    Poke {
+        /// An interface whose routers somebody knows.
+        #[serde(default)]
+        interface: Option<String>,
+        /// These.
+        #[serde(default)]
+        routers: Vec<IpAddr>,
+    },
+    /// Prefer these interfaces, the best first, to what the configuration says; none: as it says.
+    Prefer {
+        /// Their names.
+        #[serde(default)]
+        interfaces: Option<Vec<String>>,
+    },
     /// Read the configuration again.
     Reload,
     /// End.
@@ -55,7 +72,9 @@ pub enum Response {
     Move(MoveReport),
     /// To [`Request::Watch`], each time that something happens.
     News(News),
-    /// To [`Request::Reload`] and [`Request::Stop`].
+    /// To [`Request::Networks`] and [`Request::Prefer`].
+    Networks(crate::networks::report::Report),
+    /// To [`Request::Poke`], [`Request::Reload`] and [`Request::Stop`].
     Done,
     /// The request failed.
     Error {

@@ -16,6 +16,7 @@ pub mod errno;
 pub mod exit;
 pub mod keyfile;
 pub mod monitor;
+pub mod networks;
 pub mod run;
 pub mod settings;
 pub mod show;

@@ -56,6 +56,21 @@ pub fn run(cli: Cli) -> Result<Option<Exit>, Failure> {
             crate::top::run(&common.device, Duration::from_secs_f64(interval), count)?;
             return Ok(None);
         }
+        Command::Networks => (networks(&common, &Request::Networks)?, None),
+        Command::Prefer { interfaces } => {
+            let auto = interfaces.iter().any(|name| name == "auto");
+            if auto && interfaces.len() > 1 {
+                return Err(Failure::new(Exit::Usage, "auto stands alone: it takes the wishes back"));
+            }
+            let interfaces = (!auto).then_some(interfaces);
+            (networks(&common, &Request::Prefer { interfaces })?, None)
+        }
+        Command::Poke { interface, routers } => {
+            match control::ask(&common.control, &Request::Poke { interface, routers }, PATIENCE)? {
+                Response::Done => return Ok(None),
+                other => return Err(unexpected(&other)),
+            }
+        }
         Command::Flow(flow) => (flow_by_hand(&common, flow)?, None),
         Command::Stats { zero } => (show::stats(&Device::open(&common.device)?.stats(zero)?), None),
         Command::Keygen { what, output } => (keygen(&common, what, output)?, None),
@@ -75,6 +90,13 @@ fn print(common: &Common, shown: &Shown) -> Result<(), Failure> {
         // Whoever reads has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|error| Failure::new(Exit::Io, format!("cannot print: {error}"))),
+    }
+}
+
+fn networks(common: &Common, request: &Request) -> Result<Shown, Failure> {
+    match control::ask(&common.control, request, PATIENCE)? {
+        Response::Networks(report) => Ok(show::networks(&report)),
+        other => Err(unexpected(&other)),
     }
 }
 

@@ -57,6 +57,11 @@ impl Settings {
             log_level: log::LevelFilter::Off,
             grace: 0,
             udp_idle: 0,
+            automatic: false,
+            prefer: Vec::new(),
+            ignore: Vec::new(),
+            hold_down: 0,
+            keep_old_address: false,
             ddns: None,
             ..config.clone()
         };

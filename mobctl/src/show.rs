@@ -1,6 +1,7 @@
 //! What the commands print: each as a table and as JSON.
 
 use crate::control::{MoveReport, Outcome, Peer, Status};
+use crate::networks::report::{One, Report};
 use crate::table::{age, table};
 use crate::tuple;
 use mobconn_abi::{Alternate, Counter, DISPLACED, HalfState, Info, LOST, Record, Tuple};
@@ -150,6 +151,50 @@ pub fn peers(peers: &[Peer]) -> Shown {
         .collect();
     let headings = ["KEY", "NAME", "ADDRESS", "LOCAL", "RTT", "CLAIMED", "CLAIMS", "MOVING", "HEARD", "AGE"];
     Shown { text: table(&headings, &rows), json: json!({ "peers": value(&peers) }) }
+}
+
+/// The networks of this host.
+#[must_use]
+pub fn networks(report: &Report) -> Shown {
+    let row = |one: &One| {
+        let kinds = [(one.deprecated, "deprecated"), (one.temporary, "temporary")];
+        let kinds = kinds.into_iter().filter_map(|(is, name)| is.then_some(name));
+        let words: Vec<&str> = std::iter::once(one.standing.as_str()).chain(kinds).collect();
+        let choice = match one {
+            One { chosen: true, by_hand: true, .. } => "by-hand",
+            One { chosen: true, .. } => "chosen",
+            One { left: true, .. } => "left",
+            _ => "",
+        };
+        vec![
+            one.interface.clone(),
+            format!("{}/{}", one.address, one.length),
+            one.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+            choice.to_owned(),
+            words.join(",").replace(' ', "-"),
+        ]
+    };
+    let rows: Vec<_> = report.addresses.iter().map(row).collect();
+    let mut text = table(&["INTERFACE", "ADDRESS", "ROUTER", "CHOICE", "STATE"], &rows);
+    if !report.automatic {
+        text.push_str("Connections do not move by themselves: see mobile and automatic in mobctl.conf(5).\n");
+    }
+    if !report.trouble.is_empty() {
+        text.push_str(&format!("{}.\n", report.trouble));
+    }
+    if !report.prefer.is_empty() {
+        text.push_str(&format!("Preferred: {}.\n", report.prefer.join(", ")));
+    }
+    if let Some(ms) = report.better_in_ms {
+        text.push_str(&format!("A better network is there: it is used in {:.1} s, if it stays.\n", ms as f64 / 1e3));
+    }
+    for (what, list) in [("By their own network leave", &report.steered), ("Kept on lo0", &report.kept)] {
+        if !list.is_empty() {
+            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+            text.push_str(&format!("{what}: {}.\n", list.join(", ")));
+        }
+    }
+    Shown { text, json: value(report) }
 }
 
 /// The outcome of a move.

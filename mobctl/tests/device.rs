@@ -149,3 +149,14 @@ fn a_udp_flow_is_one_too() {
     device.add_flow(stack, wire).unwrap();
     assert_eq!(device.flows().unwrap()[0].wire, wire);
 }
+
+#[test]
+fn egress_is_said_and_read() {
+    let fake = Fake::new();
+    let mut device = Device::open(&fake.path).unwrap();
+    assert_eq!(device.egress().unwrap(), abi::Egress::default());
+    let mut egress = abi::Egress { port: 9434, rule_count: 1, ..abi::Egress::default() };
+    egress.rules[0].interface = 3;
+    device.set_egress(&egress).unwrap();
+    assert_eq!(device.egress().unwrap(), egress);
+}

@@ -1,9 +1,10 @@
-//! The layout of FreeBSD's lists of connections, as the C compiler sees it.
+//! The layout of FreeBSD's lists of connections and routes, as the C compiler sees it.
 //!
 //! `FREEBSD_CC` is a C compiler with FreeBSD 14's headers, for example
 //! `zig cc -target x86_64-freebsd.14.0`; on FreeBSD itself `cc` will do.
 
-use mobctl::connections::pcblist::LAYOUT;
+use mobctl::connections::pcblist;
+use mobctl::networks::routesock;
 use std::process::Command;
 
 const HEADERS: &str = "\
@@ -11,7 +12,12 @@ const HEADERS: &str = "\
 #include <sys/queue.h>
 #include <sys/socket.h>
 #include <sys/socketvar.h>
+#include <sys/sockio.h>
+#include <net/if.h>
+#include <net/if_dl.h>
+#include <net/route.h>
 #include <netinet/in.h>
+#include <netinet6/nd6.h>
 #include <netinet/in_pcb.h>
 #include <netinet/tcp.h>
 #define TCPSTATES
@@ -19,6 +25,10 @@ const HEADERS: &str = "\
 #include <netinet/tcp_var.h>
 #include <stddef.h>
 ";
+
+fn layout() -> impl Iterator<Item = &'static (&'static str, usize)> {
+    pcblist::LAYOUT.iter().chain(routesock::LAYOUT)
+}
 
 fn compiles(source: &str) -> Result<(), String> {
     let compiler = std::env::var("FREEBSD_CC").unwrap_or_else(|_| "cc".into());
@@ -45,12 +55,12 @@ fn offsets_are_the_c_compilers() {
         let check = |(expression, value): &(&str, usize)| {
             format!("_Static_assert({expression} == {}, \"<{expression}>\");\n", value + by)
         };
-        format!("{HEADERS}{}", LAYOUT.iter().map(check).collect::<String>())
+        format!("{HEADERS}{}", layout().map(check).collect::<String>())
     };
     compiles(&source(0)).unwrap();
     // The same with every number wrong, so that a compiler which checks nothing is noticed.
     let errors = compiles(&source(1)).unwrap_err();
-    for (expression, _) in LAYOUT {
+    for (expression, _) in layout() {
         assert!(errors.contains(&format!("<{expression}>")), "{expression} is not checked: {errors}");
     }
 }

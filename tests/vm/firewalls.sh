@@ -14,18 +14,16 @@ streams() { # PREFIX PORT COUNT
 	for v in 4 6; do talk $1$v mobile tcp "$(at old $v)" $2 "$(at far $v)" $3 100 1000 & done
 }
 goes_on() { # NAME WHAT
-	for v in 4 6; do
-		since=$(now)
-		sleep 3
-		[ "$(count_since $1$v "$since")" -ge 5 ]
-		check "IPv$v: $2 ($(count_since $1$v "$since") messages in three seconds)" $?
-	done
+	for v in 4 6; do flows_on $1$v "IPv$v: $2"; done
 }
-away() { # PORT GENERATION N
+away() { # PORT GENERATION N: as after an outage, so that both ends send at once at the commit
 	leave mobile $((3 - $3))
+	for v in 4 6; do
+		prepare_move "$2" 6 "$(at old $v)" "$1" "$(at far $v)" 7 "$(if [ $v = 4 ]; then echo 10.$3.0.2; else echo 2001:db8:$3::2; fi)" 1
+	done
 	join mobile "$3"
 	for v in 4 6; do
-		move "$2" 6 "$(at old $v)" "$1" "$(at far $v)" 7 "$(if [ $v = 4 ]; then echo 10.$3.0.2; else echo 2001:db8:$3::2; fi)"
+		commit_move "$2" 6 "$(at old $v)" "$1" "$(at far $v)" 7 x 1
 		check "IPv$v: port $1 moves to network $3" $?
 	done
 }
@@ -48,7 +46,7 @@ for name in mobile peer; do
 done
 states() { jexec "$1" pfctl -s state 2>/dev/null | grep -c ':7\b\|\[7\]'; }
 blocked() { jexec "$1" pfctl -s info 2>/dev/null | awk '$1 == "state-mismatch" { print $2 }'; }
-streams pf 6000 500
+streams pf 6000 900
 sleep 4
 states_mobile=$(states mobile) states_peer=$(states peer)
 [ "$states_mobile" -gt 0 ] && [ "$states_peer" -gt 0 ]
@@ -93,7 +91,7 @@ ipfw -q add 500 deny tcp from any to any
 END
 	check "ipfw has its rules at the $name" $?
 done
-streams fw 6100 300
+streams fw 6100 600
 sleep 4
 dynamic=$(in_mobile ipfw -d list | grep -c STATE)
 [ "$dynamic" -gt 0 ]

@@ -91,6 +91,7 @@ attach 1
 for name in mobile peer; do
 	cat >"$work/$name.conf" <<-END
 		mobile = $([ $name = mobile ] && echo true || echo false)
+		automatic = false
 		peers = ["10.9.0.0/24", "2001:db8:9::/64"]
 		group_key = "$work/group.key"
 		host_key = "$work/$name.key"

@@ -34,10 +34,9 @@ moved=$(now)
 leave mobile 1
 in_mobile route -q add default 10.2.0.1 >/dev/null
 in_mobile route -q add -inet6 default 2001:db8:2::1 >/dev/null
-sleep 4
 for v in 4 6; do
-	[ "$(count_since rack$v "$moved")" -gt 5 ]
-	check "IPv$v: goes on after the move, longest gap $(longest_gap rack$v "$moved") ms" $?
+	flows_on rack$v "IPv$v: goes on after the move"
+	echo "IPv$v: longest gap $(longest_gap rack$v "$moved") ms"
 done
 # Home again, after an outage of five seconds.
 leave mobile 2
@@ -50,10 +49,9 @@ for v in 4 6; do
 	for flow in 6000:7 6001:9; do commit_move 2 6 "$(at old $v)" ${flow%:*} "$(at far $v)" ${flow#*:} x 1; done
 done
 home=$(now)
-sleep 5
 for v in 4 6; do
-	[ "$(count_since rack$v "$home")" -gt 5 ]
-	check "IPv$v: goes on at home, $(awk -v at="$home" '$1 > at { print $1 - at; exit }' "$work/rack$v") ms after the commit" $?
+	flows_on rack$v "IPv$v: goes on at home"
+	echo "IPv$v: $(awk -v at="$home" '$1 > at { print $1 - at; exit }' "$work/rack$v") ms after the commit"
 done
 for v in 4 6; do
 	finished rack$v "IPv$v: the stream is whole"

@@ -49,12 +49,12 @@ go() { # GENERATION N WHAT: as after an outage, so that both ends send at once a
 		done
 		eval "moved$v=$(now)"
 	done
-	sleep 5
+	sleep $((5 * patience))
 	for v in 4 6; do
 		eval "moved=\$moved$v"
 		for name in up down; do
 			first=$(awk -v at="$moved" '$1 > at { print $1 - at; exit }' "$work/$name$v")
-			[ "${first:-99999}" -lt 2000 ]
+			[ "${first:-99999}" -lt $((2000 * patience)) ]
 			check "IPv$v: ${name}stream goes on $3 within ${first:-more than 5000} ms, longest gap $(longest_gap $name$v "$moved") ms" $?
 		done
 	done

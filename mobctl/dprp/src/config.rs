@@ -194,6 +194,18 @@ impl Prefix {
         Ok(prefix)
     }
 
+    /// Its address; the bits beyond its length are zero.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How many bits count.
+    #[must_use]
+    pub const fn length(&self) -> u8 {
+        self.length
+    }
+
     /// Whether `address` lies in this prefix.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

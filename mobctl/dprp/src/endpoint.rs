@@ -224,6 +224,12 @@ impl Endpoint {
         self.timers.next()
     }
 
+    /// This host's addresses that its claimed flows are at.
+    #[must_use]
+    pub fn homes(&self) -> BTreeSet<IpAddr> {
+        self.peers.all.values().flat_map(|peer| peer.claimant.confirmed.values().map(|claim| claim.at)).collect()
+    }
+
     /// All associations.
     pub fn peers(&self) -> impl Iterator<Item = PeerView> + '_ {
         self.peers.all.values().filter_map(|peer| {

@@ -5,9 +5,9 @@ use crate::device::{ChannelError, Device};
 use crate::errno::Errno;
 use crate::exit::Failure;
 use crate::{system, tuple};
-use mobconn_abi::{self as abi, Alternate, Record, TCP, Tuple};
+use mobconn_abi::{self as abi, Alternate, Egress, Record, TCP, Tuple};
 use mobconn_dprp::{Flow, Half, Host, KernelError, Prefix, Protocol};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -35,6 +35,8 @@ pub(super) struct KernelHost {
     excluded: (Vec<u16>, Vec<Prefix>),
     /// TCP bindings without a connection, and since when.
     orphans: HashMap<Tuple, Instant>,
+    /// By which network packets leave, as the kernel was told; `None` while nobody knows what it was told before.
+    egress: Option<Egress>,
 }
 
 #[derive(Clone, Copy)]
@@ -125,6 +127,7 @@ impl KernelHost {
             bindings: Bindings::default(),
             excluded: (Vec::new(), Vec::new()),
             orphans: HashMap::new(),
+            egress: None,
         }
     }
 
@@ -147,6 +150,7 @@ impl KernelHost {
                 log::warn!("{} works again", self.path.display());
                 self.device_error.clear();
                 self.device = Some(device);
+                self.egress = None;
                 self.bindings = Bindings::default();
                 info
             }
@@ -257,6 +261,29 @@ impl KernelHost {
             }
         }
         moves
+    }
+
+    /// Tells the kernel by which network packets leave, if that is another than it was.
+    pub(super) fn steer(&mut self, egress: Egress) {
+        if self.egress == Some(egress) {
+            return;
+        }
+        let Some(device) = &mut self.device else { return };
+        if let Err(error) = device.set_egress(&egress) {
+            log::error!("packets leave by the route to their destination only: {error}");
+        }
+        self.egress = Some(egress);
+    }
+
+    /// What the kernel was told last.
+    pub(super) fn steered(&self) -> Egress {
+        self.egress.unwrap_or_default()
+    }
+
+    /// The addresses of this host that connections with a binding know it by.
+    pub(super) fn old_addresses(&mut self) -> BTreeSet<IpAddr> {
+        let records = self.records();
+        records.iter().filter_map(|record| tuple::from_bytes(&record.stack.local, record.stack.version)).collect()
     }
 
     fn records(&mut self) -> Vec<Record> {

@@ -4,6 +4,7 @@
 //! that the protocol wants done comes out. Nothing in the loop blocks, except
 //! for the device and the list of connections, which answer at once.
 
+mod aliases;
 mod chronicle;
 mod clock;
 mod finder;
@@ -12,7 +13,9 @@ mod logger;
 mod memory;
 mod moves;
 mod names;
+mod networks;
 pub mod pidfile;
+mod roam;
 mod server;
 mod udp;
 
@@ -27,6 +30,7 @@ use memory::Memory;
 use mobconn_dprp::{Config, Endpoint, Event, Instant, News, Prefix, PublicKey, RestoreError};
 use moves::Watch;
 use names::Names;
+use networks::Networks;
 use nix::net::if_::InterfaceFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pidfile::Pidfile;
@@ -160,6 +164,7 @@ struct Daemon {
     finder: Finder,
     /// Where associations are started to now.
     targets: Vec<Prefix>,
+    networks: Networks,
     eligible: usize,
     movable: usize,
     listing_due: Instant,
@@ -173,6 +178,7 @@ impl Daemon {
         host.exclude(&settings.config.exclude_ports, &settings.config.exclude);
         let sockets = Sockets::open(&settings.config.listen, settings.config.port)?;
         let server = Server::open(&options.control)?;
+        let networks = Networks::open(&settings.config);
         let clock = Clock::new();
         let memory = Memory::new(settings.config.claims.clone());
         let (config, rng) = protocol(&settings, &mut host)?;
@@ -194,6 +200,7 @@ impl Daemon {
             names: Names::default(),
             memory,
             finder,
+            networks,
             eligible: 0,
             movable: 0,
             listing_due: clock.now(),
@@ -222,6 +229,7 @@ impl Daemon {
     fn run(&mut self, signals: &Signals) -> Result<(), Failure> {
         self.names.follow(self.settings.ddns.clone());
         self.finder.begin();
+        self.look_at_networks();
         while !self.stopping {
             let ready = self.wait(signals)?;
             if caught(&signals.stop) {
@@ -235,6 +243,9 @@ impl Daemon {
             }
             if caught(&signals.tell) {
                 log::info!("{}", crate::show::status_line(&self.status()));
+            }
+            if ready.networks && self.networks.changed() {
+                self.look_at_networks();
             }
             self.receive(&ready.sockets);
             for (client, request) in self.server.serve(&ready.control) {
@@ -262,6 +273,7 @@ impl Daemon {
         let deadlines =
             deadlines.chain(self.endpoint.poll_timeout()).chain(self.watches.iter().map(|watch| watch.deadline));
         let deadlines = deadlines.chain(self.memory.deadline(now));
+        let deadlines = deadlines.chain(self.networks.deadline());
         let timeout = deadlines.map(|deadline| poll_millis(now, deadline)).min().unwrap_or(u16::MAX);
 
         let mut fds: Vec<PollFd<'_>> = [&signals.stop, &signals.reload, &signals.tell]
@@ -271,6 +283,8 @@ impl Daemon {
         fds.extend(self.sockets.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let first_name = fds.len();
         fds.extend(self.finder.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let first_network = fds.len();
+        fds.extend(self.networks.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let first_control = fds.len();
         fds.extend(self.server.fds().map(|(fd, flags)| PollFd::new(fd, flags)));
         match poll(&mut fds, PollTimeout::from(timeout)) {
@@ -281,7 +295,8 @@ impl Daemon {
         let part = |range: std::ops::Range<usize>| ready.get(range).unwrap_or_default().to_vec();
         Ok(Ready {
             sockets: part(first_socket..first_name),
-            names: part(first_name..first_control).contains(&true),
+            names: part(first_name..first_network).contains(&true),
+            networks: part(first_network..first_control).contains(&true),
             control: part(first_control..ready.len()),
         })
     }
@@ -349,7 +364,14 @@ impl Daemon {
                 self.host.refresh();
                 self.host.expire(self.settings.config.grace, self.settings.config.udp_idle);
             }
+            self.steer();
+            self.keep_old_addresses();
         }
+        if self.networks.must_look(now) {
+            self.look_at_networks();
+        }
+        let decisions = self.networks.due(self.clock.now());
+        self.carry_out(decisions);
         let now = self.clock.now();
         if self.endpoint.poll_timeout().is_some_and(|due| due <= now) {
             self.endpoint.handle_timeout(now, &mut self.host);
@@ -422,6 +444,9 @@ impl Daemon {
                 Err(failure) => Response::failure(failure),
             },
             Request::Watch => return self.server.watch(client),
+            Request::Networks => self.report_networks(),
+            Request::Poke { interface, routers } => self.poke(interface.as_deref(), &routers),
+            Request::Prefer { interfaces } => self.prefer(interfaces),
             Request::Reload => self.reload().map_or_else(Response::failure, |()| Response::Done),
             Request::Stop => {
                 log::info!("stopped by mobctl; bindings stay in the kernel");
@@ -454,6 +479,8 @@ impl Daemon {
         self.names.moved(old, new);
         // An interface that is not running has lost its link.
         let old_usable = addresses(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)?.contains(&old);
+        self.networks.policy.moved_by_hand(old, new);
+        self.steer();
         let now = self.clock.now();
         self.watches.push(Watch::new(client, now.after(Duration::from_millis(timeout_ms)), old, new, old_usable));
         self.endpoint.handle_event(now, Event::Move { old, new, old_usable }, &mut self.host);
@@ -498,6 +525,9 @@ impl Daemon {
         self.settings = new;
         self.names.follow(self.settings.ddns.clone());
         self.aim();
+        let decisions = self.networks.follow(self.clock.now(), &self.settings.config);
+        self.carry_out(decisions);
+        self.look_at_networks();
         log::info!("read {} again", self.config_path.display());
         self.resume();
         Ok(())
@@ -586,6 +616,7 @@ impl Daemon {
 struct Ready {
     sockets: Vec<bool>,
     names: bool,
+    networks: bool,
     control: Vec<bool>,
 }
 

@@ -38,6 +38,7 @@ pub(crate) struct State {
     pub(crate) counters: [u64; abi::STATS_MAX],
     /// What the next readings of events return.
     pub(crate) events: Vec<abi::Event>,
+    pub(crate) egress: abi::Egress,
 }
 
 /// A fake kernel behind a socket in a folder of its own.
@@ -63,6 +64,7 @@ impl Fake {
             expire: (0, 0),
             counters: [0; abi::STATS_MAX],
             events: Vec::new(),
+            egress: abi::Egress::default(),
         }));
         let listener = UnixListener::bind(&path).unwrap();
         let shared = Arc::clone(&state);
@@ -239,6 +241,14 @@ impl State {
             abi::EXPIRE => with(argument, |expire: &mut Expire| {
                 self.expire = (expire.grace, expire.udp_idle);
                 (expire.ended, expire.removed) = (3, 1);
+                Ok(())
+            }),
+            abi::EGRESS_SET => with(argument, |egress: &mut abi::Egress| {
+                self.egress = *egress;
+                Ok(())
+            }),
+            abi::EGRESS_GET => with(argument, |egress: &mut abi::Egress| {
+                *egress = self.egress;
                 Ok(())
             }),
             abi::FLUSH => {

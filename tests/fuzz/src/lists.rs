@@ -1,7 +1,10 @@
 //! Target `lists`.
 
 use arbitrary::{Arbitrary, Unstructured};
+use mobconn_dprp::Instant;
 use mobctl::connections::{inet_diag, pcblist};
+use mobctl::networks::policy::{Policy, Preference};
+use mobctl::networks::{Snapshot, egress, is_global, routesock, rtnetlink};
 
 /// What the kernels' lists are like; any of it may be missing.
 #[derive(Arbitrary, Debug)]
@@ -99,4 +102,19 @@ pub(crate) fn run(data: &[u8]) {
         assert!(matches!(connection.tuple.version, 4 | 6));
         assert!(mobctl::tuple::ends(&connection.tuple).is_some());
     }
+    networks(&bytes);
+}
+
+/// The same bytes as lists of interfaces, addresses and routes; whatever comes of it can be decided about.
+fn networks(bytes: &[u8]) {
+    let mut snapshot = Snapshot::default();
+    let _ = rtnetlink::parse(bytes, 1, &mut snapshot);
+    routesock::interfaces(bytes, &mut snapshot);
+    routesock::routes(bytes, &mut snapshot);
+    routesock::routers(bytes, &mut snapshot);
+    let mut policy = Policy::new(Preference::default());
+    for decision in policy.observe(Instant::from_micros(0), snapshot, []) {
+        assert!(is_global(decision.new) && decision.old.is_ipv4() == decision.new.is_ipv4());
+    }
+    let _ = egress::egress(&policy, &[], &[], 9434);
 }

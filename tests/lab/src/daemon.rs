@@ -61,6 +61,11 @@ impl Daemon {
             let peers: Vec<String> =
                 networks.iter().flat_map(|one| [format!("{}/24", one.v4), format!("{}/64", one.v6)]).collect();
             text += &format!("mobile = true\npeers = {peers:?}\n");
+            if host.number == 0 {
+                text += &lab.mobile_config;
+            } else {
+                text += "automatic = false\n";
+            }
             if let Some(names) = &lab.names {
                 text += &names.table(host.number);
             }

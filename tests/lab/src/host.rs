@@ -156,6 +156,34 @@ impl Host {
         Ok(())
     }
 
+    /// Gives an interface that is configured the addresses of node `number` besides.
+    ///
+    /// # Errors
+    /// When ip(8) fails.
+    pub fn add_node(&self, interface: &Interface, number: u8) -> Result<()> {
+        let (name, v4, v6) = (interface.name, interface.network.v4(number), interface.network.v6(number));
+        self.ip(&format!(
+            "address add {v4}/24 dev {name}\n\
+             address add {v6}/64 dev {name} nodad\n\
+             route replace local {v4}/32 dev lo table local metric 10\n\
+             route replace local {v6}/128 dev lo table local metric 10\n"
+        ))?;
+        self.now_has(|addresses| addresses.extend(interface.network.addresses(number)));
+        Ok(())
+    }
+
+    /// Takes the addresses of node `number` from an interface, which stays up.
+    ///
+    /// # Errors
+    /// When ip(8) fails.
+    pub fn remove_node(&self, interface: &Interface, number: u8) -> Result<()> {
+        let (name, v4, v6) = (interface.name, interface.network.v4(number), interface.network.v6(number));
+        self.ip(&format!("address del {v4}/24 dev {name}\naddress del {v6}/64 dev {name}\n"))?;
+        let gone = interface.network.addresses(number);
+        self.now_has(|addresses| addresses.retain(|address| !gone.contains(address)));
+        Ok(())
+    }
+
     fn now_has(&self, change: impl FnOnce(&mut Vec<IpAddr>)) {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut addresses);

@@ -106,6 +106,10 @@ pub struct Lab {
     pub places: Places,
     daemons: Vec<Daemon>,
     pub(crate) names: Option<NameServer>,
+    /// More lines for the configuration of the mobile host's daemon.
+    pub mobile_config: String,
+    /// A move of the mobile host took the place of one that was prepared.
+    pub replaced: bool,
     stage: Option<Stage>,
     /// The peer may move too.
     both_move: bool,
@@ -148,6 +152,8 @@ impl Lab {
             places: places.clone(),
             daemons: Vec::new(),
             names: None,
+            mobile_config: "automatic = false\n".to_owned(),
+            replaced: false,
             stage,
             both_move: false,
             restarted: false,
@@ -429,7 +435,7 @@ impl Lab {
             let counters = self.counters(host)?;
             let name = host.namespace.name();
             counters
-                .agree(self.info(host)?.flows, self.restarted)
+                .agree(self.info(host)?.flows, self.restarted || self.replaced && host.number == 0)
                 .map_err(|what| Error::Check(format!("{name}: {what}")))?;
             Ok::<_, Error>(counters)
         });

@@ -133,6 +133,9 @@ fn namespace(name: &str, files: &Path) -> Result<Namespace> {
     for (key, value) in [
         ("net/ipv4/conf/all/rp_filter", "0"),
         ("net/ipv4/conf/default/rp_filter", "0"),
+        // As on FreeBSD, the first address of a network may go alone.
+        ("net/ipv4/conf/all/promote_secondaries", "1"),
+        ("net/ipv4/conf/default/promote_secondaries", "1"),
         ("net/ipv6/conf/default/addr_gen_mode", "1"),
         ("net/ipv6/conf/default/router_solicitations", "0"),
     ] {

@@ -147,12 +147,20 @@ talk() { # NAME JAIL tcp|udp LOCAL PORT FAR COUNT INTERVAL SIZE: messages there 
 	echo $? >"$work/$name.status"
 }
 finished() { # NAME WHAT [SECONDS]
-	limit=${3:-120}
+	limit=$((${3:-120} * patience))
 	while [ ! -f "$work/$1.status" ] && [ "$limit" -gt 0 ]; do sleep 1; limit=$((limit - 1)); done
 	check "$2 ($(wc -l <"$work/$1" | tr -d ' ') messages)" "$(cat "$work/$1.status" 2>/dev/null || echo 1)"
 	cat "$work/$1.err"
 }
 now() { "$tool" now; }
+# On a slow host all that takes time may take so many times as long (VM_PATIENCE).
+patience=$(cat "$here/patience" 2>/dev/null || echo 1)
+flows_on() { # NAME WHAT [COUNT [SECONDS]]: so many messages from now on, within so many seconds
+	since=$(now) wanted=${3:-5} limit=$((${4:-6} * patience))
+	while [ "$(count_since "$1" "$since")" -lt "$wanted" ] && [ $limit -gt 0 ]; do sleep 1; limit=$((limit - 1)); done
+	[ "$(count_since "$1" "$since")" -ge "$wanted" ]
+	check "$2 ($(count_since "$1" "$since") messages in $((($(now) - since) / 1000)) seconds)" $?
+}
 longest_gap() { # NAME SINCE: milliseconds between two messages, from SINCE on
 	awk -v since="$2" '$1 >= since { if (at && $1 - at > gap) gap = $1 - at; at = $1 } END { print gap + 0 }' "$work/$1"
 }
@@ -181,6 +189,8 @@ configure() { # JAIL...: the first is the mobile one
 		{
 			echo "mobile = $mobile"
 			[ $mobile = false ] || echo 'peers = ["10.9.0.0/24", "2001:db8:9::/64"]'
+			# A scenario sets it otherwise where the daemon is to notice by itself.
+			[ $mobile = false ] || echo "${watching:-automatic = false}"
 			echo "group_key = \"$work/group.key\""
 			echo "host_key = \"$work/$name.key\""
 			echo "claims = \"$work/$name.claims\""
@@ -197,13 +207,13 @@ daemons() {
 		mobctl_in $name daemon -f --pidfile "$work/$name.pid" >"$work/$name.log" 2>&1 &
 		background="$background $!"
 	done
-	limit=30
+	limit=$((30 * patience))
 	while [ $limit -gt 0 ] && ! [ -S "$work/mobile.sock" ]; do sleep 1; limit=$((limit - 1)); done
 	[ -S "$work/mobile.sock" ] && [ -S "$work/peer.sock" ]
 	check "the daemons run" $?
 }
 claimed() { # COUNT: the mobile host's daemon has claimed so many flows; at most half a minute
-	limit=60
+	limit=$((60 * patience))
 	while [ $limit -gt 0 ]; do
 		claims=$(mobctl_in mobile --json peers | tr ',' '\n' | awk -F: '/"confirmed"/ { n += $2 } END { print n + 0 }')
 		[ "$claims" -ge "$1" ] && return

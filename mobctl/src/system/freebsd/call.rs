@@ -1,10 +1,11 @@
-//! The two system calls for which there is no safe wrapper: ioctl(2) and sysctlbyname(3).
+//! The system calls for which there is no safe wrapper: ioctl(2), sysctl(3) and sysctlbyname(3).
 //!
 //! All unsafe code of mobctl is here. Both calls may sleep; both are made from
 //! the only thread that has the file or the buffer.
 
 use crate::device::{Argument, Channel, ChannelError};
 use crate::errno::Errno;
+use crate::networks::routesock;
 use mobconn_abi as abi;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -103,4 +104,50 @@ pub(super) fn sysctl(name: &CStr) -> io::Result<Vec<u8>> {
     }
     value.truncate(length);
     Ok(value)
+}
+
+/// The value of the sysctl with this number, otherwise as [`sysctl`].
+///
+/// # Errors
+/// Those of sysctl(3), except `ENOMEM`.
+pub(super) fn sysctl_number(name: &[i32]) -> io::Result<Vec<u8>> {
+    let depth = u32::try_from(name.len()).map_err(io::Error::other)?;
+    let mut length = 0;
+    // SAFETY: `name` has `depth` numbers; without a buffer the kernel only stores the size in `length`.
+    let result =
+        unsafe { libc::sysctl(name.as_ptr(), depth, std::ptr::null_mut(), &raw mut length, std::ptr::null(), 0) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    length += length / 8 + 4096;
+    let mut value = vec![0u8; length];
+    // SAFETY: as above, and `value` has `length` bytes that the kernel may write.
+    let result =
+        unsafe { libc::sysctl(name.as_ptr(), depth, value.as_mut_ptr().cast(), &raw mut length, std::ptr::null(), 0) };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ENOMEM) {
+            return Err(error);
+        }
+    }
+    value.truncate(length);
+    Ok(value)
+}
+
+/// The flags (`IN6_IFF_*`) of an IPv6 address of an interface.
+///
+/// # Errors
+/// Those of ioctl(2): `EADDRNOTAVAIL` when the interface does not have it.
+pub(super) fn in6_flags(socket: &impl AsRawFd, interface: &str, ip: std::net::Ipv6Addr) -> io::Result<u32> {
+    let mut request = [0_u8; routesock::IN6_IFREQ];
+    let name = interface.bytes().take(routesock::IFR_IFRU - 1);
+    request.iter_mut().zip(name).for_each(|(to, from)| *to = from);
+    let address = routesock::sockaddr6(ip);
+    request.iter_mut().skip(routesock::IFR_IFRU).zip(address).for_each(|(to, from)| *to = from);
+    // SAFETY: the command's argument is a struct in6_ifreq, and `request` is as long as one.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), routesock::GET_FLAGS, request.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let flags = request.get(routesock::IFR_IFRU..).and_then(|flags| flags.first_chunk());
+    Ok(flags.copied().map(u32::from_ne_bytes).unwrap_or_default())
 }

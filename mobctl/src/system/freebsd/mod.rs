@@ -1,13 +1,16 @@
 //! FreeBSD: `/dev/mobconn`, the sysctl tree, and what its sockets offer.
 
 mod call;
+mod watcher;
+
+pub use watcher::Watcher;
 
 use crate::connections::{Connection, ListError, pcblist};
 use crate::device::Channel;
 use nix::libc;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, setsockopt, sockopt};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -52,6 +55,17 @@ fn list(name: &std::ffi::CStr, parse: fn(&[u8]) -> Result<Vec<Connection>, ListE
 /// Those of sysctl(3).
 pub fn boot() -> io::Result<Vec<u8>> {
     call::sysctl(c"kern.boot_id")
+}
+
+/// Gives the loopback interface an address, or takes it away.
+///
+/// # Errors
+/// What ifconfig(8) says.
+pub fn alias(address: IpAddr, add: bool) -> io::Result<()> {
+    let (family, length) = if address.is_ipv4() { ("inet", 32) } else { ("inet6", 128) };
+    let (text, prefix) = (address.to_string(), format!("{address}/{length}"));
+    let (address, verb) = if add { (&prefix, "alias") } else { (&text, "-alias") };
+    super::run("/sbin/ifconfig", &["lo0", family, address, verb])
 }
 
 /// Makes an IPv4 socket tell the destination of what it receives.

@@ -1,5 +1,9 @@
 //! Not FreeBSD: a user-space host stands in for the kernel module, and the connections are Linux's.
 
+mod watcher;
+
+pub use watcher::Watcher;
+
 use crate::connections::{Connection, inet_diag};
 use crate::device::{Channel, SocketChannel};
 use mobconn_abi::{TCP, UDP};
@@ -10,7 +14,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
@@ -59,6 +63,15 @@ pub fn connections() -> io::Result<Vec<Connection>> {
 /// Those of reading it.
 pub fn boot() -> io::Result<Vec<u8>> {
     Ok(std::fs::read("/proc/sys/kernel/random/boot_id")?.trim_ascii().to_vec())
+}
+
+/// Gives the loopback interface an address, or takes it away.
+///
+/// # Errors
+/// What ip(8) says.
+pub fn alias(address: IpAddr, add: bool) -> io::Result<()> {
+    let prefix = format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
+    super::run("ip", &["address", if add { "add" } else { "del" }, &prefix, "dev", "lo"])
 }
 
 /// Makes an IPv4 socket tell the destination of what it receives.

@@ -4,6 +4,7 @@ pub(crate) mod common;
 mod http;
 mod memory;
 mod names;
+mod networks;
 mod path;
 mod rendezvous;
 mod runner;
@@ -119,6 +120,38 @@ pub const ALL: &[Scenario] = &[
         run: path::outage_v4,
     },
     Scenario { name: "outage-ipv6", about: "the same over IPv6", run: path::outage_v6 },
+    Scenario {
+        name: "auto-break-ipv4",
+        about: "the daemon notices by itself: the old network goes, the new one comes, and back",
+        run: networks::break_v4,
+    },
+    Scenario { name: "auto-break-ipv6", about: "the same over IPv6", run: networks::break_v6 },
+    Scenario {
+        name: "auto-make-ipv4",
+        about: "make before break by preference: no segment lost, none sent twice",
+        run: networks::make_v4,
+    },
+    Scenario {
+        name: "auto-make-ipv6",
+        about: "make before break by a new default route: the same",
+        run: networks::make_v6,
+    },
+    Scenario {
+        name: "auto-flapping",
+        about: "the preferred network comes and goes: connections stay on the other one",
+        run: networks::flapping,
+    },
+    Scenario {
+        name: "auto-third",
+        about: "a third address before the move to the second was finished",
+        run: networks::third,
+    },
+    Scenario {
+        name: "auto-renumber",
+        about: "another address on the same interface: first deleted then added, and the other way round",
+        run: networks::renumber,
+    },
+    Scenario { name: "auto-by-hand", about: "what is moved by hand stays until it cannot", run: networks::by_hand },
     Scenario { name: "interruption-0ms", about: "what a move costs on a path without delay", run: udp::no_delay },
     Scenario { name: "interruption-20ms", about: "what a move costs at 20 ms one way", run: udp::delay },
 ];
