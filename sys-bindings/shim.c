@@ -186,7 +186,7 @@ resume(struct tcpcb *tp)
 }
 
 static int
-resume_with(const struct mobconn_side *side, u_int lost)
+mobconn_resume_with(const struct mobconn_side *side, u_int lost)
 {
 	struct epoch_tracker tracker;
 	struct inpcb *inp;
@@ -207,14 +207,14 @@ int
 mobconn_tcp_resume(const struct mobconn_side *side)
 {
 
-	return (resume_with(side, 0));
+	return (mobconn_resume_with(side, 0));
 }
 
 int
 mobconn_tcp_no_tso(const struct mobconn_side *side)
 {
 
-	return (resume_with(side, TF_TSO));
+	return (mobconn_resume_with(side, TF_TSO));
 }
 
 /* 0 stands for no limit. */

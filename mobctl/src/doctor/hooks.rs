@@ -41,7 +41,7 @@ fn judge(listing: &str) -> Finding {
     for head in HEADS {
         let (first, last) = (hooks(listing, head, "In"), hooks(listing, head, "Out"));
         let ours = |hook: &&str| hook.split(':').next() == Some(NAME);
-        match (first.iter().position(&ours), last.iter().rposition(&ours)) {
+        match (first.iter().position(ours), last.iter().rposition(ours)) {
             (None, None) => continue,
             (Some(0), Some(place)) if place + 1 == last.len() => linked += 1,
             _ => {
