@@ -178,7 +178,9 @@ fn finish(
         Verdict::Translated => {
             let (flag, counter) = match packet.direction {
                 Direction::In => (OURS, Counter::TranslatedIn),
-                Direction::Out => (TRANSLATED, Counter::TranslatedOut),
+                // Firewalls have seen it. One that was switched on a moment ago, and is behind this hook until that is
+                // noticed, must not look at the wire side: what it drops is an error for the application.
+                Direction::Out => (TRANSLATED | ffi::M_SKIP_FIREWALL, Counter::TranslatedOut),
             };
             packet.mbuf.set_flags(flag);
             stats.count(counter);

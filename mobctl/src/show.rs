@@ -194,7 +194,7 @@ pub fn networks(report: &Report) -> Shown {
             text.push_str(&format!("{what}: {}.\n", list.join(", ")));
         }
     }
-    Shown { text, json: value(report) }
+    Shown { text, json: json!({ "networks": value(report) }) }
 }
 
 /// The outcome of a move.

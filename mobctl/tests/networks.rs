@@ -71,7 +71,8 @@ impl Place {
     fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[&["--json"], arguments].concat());
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        said["networks"].clone()
     }
 
     fn refused(&self, arguments: &[&str]) -> String {

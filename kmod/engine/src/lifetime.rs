@@ -33,11 +33,11 @@ pub struct Expired {
 impl Control {
     /// Looks at up to `count` bindings with ids above `from`: ends graces, and
     /// removes bindings that translate nothing any more, TCP bindings whose
-    /// connection is gone (unless they were made by hand), and UDP bindings that nothing used for long
-    /// and that no move is pending for.
+    /// connection is gone (unless they were made by hand), and UDP bindings that nothing used for long,
+    /// unless a move is pending for a socket that is still connected.
     ///
-    /// `alive` says whether the host has a TCP connection with a given stack
-    /// side, `TIME_WAIT` included.
+    /// `alive` says whether the host has a TCP connection, `TIME_WAIT`
+    /// included, or a connected UDP socket with a given stack side.
     pub fn expire(
         &mut self,
         engine: &Engine,
@@ -68,11 +68,12 @@ impl Control {
                 }
                 Protocol::Udp => {
                     let used = engine.table.used(flow).max(created);
-                    // A move in doubt keeps its binding: nothing can be sent.
+                    let idle = limits.udp_idle != 0 && now.saturating_sub(used) >= limits.udp_idle;
+                    // A move in doubt keeps its binding while there is a socket: nothing can be sent.
                     let pending = [shape.local.other, shape.remote.other]
                         .iter()
                         .any(|other| matches!(other, Other::Pending { .. }));
-                    !pending && limits.udp_idle != 0 && now.saturating_sub(used) >= limits.udp_idle
+                    idle && !(pending && alive(&shape.stack))
                 }
             };
             if gone || changed.is_idle() {

@@ -340,6 +340,16 @@ fn a_udp_binding_whose_move_is_in_doubt_stays() {
     assert_eq!(control.expire(&engine, 9999, &limits(50, 50), (0, 9), |_| true).removed, 1);
 }
 
+/// Nobody is left who could end that move.
+#[test]
+fn a_udp_binding_whose_move_is_in_doubt_ends_with_its_socket() {
+    let (engine, mut control) = engine(4);
+    let stack = side("udp 10.1.0.2:4444 10.9.0.9:53");
+    control.prepare(&engine, &stack, &local("10.2.0.2", 1), |_| false, 100).unwrap();
+    assert_eq!(control.expire(&engine, 149, &limits(0, 50), (0, 9), |_| false), Expired::default());
+    assert_eq!(control.expire(&engine, 150, &limits(0, 50), (0, 9), |_| false).removed, 1);
+}
+
 /// Readers beside a writer that moves their flow to and fro: every packet is
 /// translated to one of the wire sides that the flow has had, none is missed.
 #[test]

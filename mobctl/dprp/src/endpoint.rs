@@ -1,7 +1,7 @@
 //! The endpoint: what goes in, what comes out.
 
 use crate::association::{Path, Peers, Ping};
-use crate::claimant::Mine;
+use crate::claimant::{Mine, State};
 use crate::config::{Config, ConfigError, Prefix};
 use crate::cookie::Baker;
 use crate::correspondent::Owner;
@@ -258,6 +258,21 @@ impl Endpoint {
                 pending: peer.correspondent.pending.len(),
             })
         })
+    }
+
+    /// The peer that has confirmed this host's claim of a flow.
+    #[must_use]
+    pub fn claimed(&self, flow: &Flow) -> Option<PublicKey> {
+        match self.mine.get(flow)?.state {
+            State::Confirmed(id, _) => self.peers.get(id).map(|peer| peer.key),
+            _ => None,
+        }
+    }
+
+    /// The peer whose claim a flow of this host is.
+    #[must_use]
+    pub fn owner(&self, flow: &Flow) -> Option<PublicKey> {
+        self.peers.get(self.owners.get(flow)?.peer).map(|peer| peer.key)
     }
 
     /// What became of datagrams.

@@ -143,8 +143,10 @@ impl Endpoint {
 
     fn attempt(&mut self, now: Instant, path: Path, expected: Option<PeerId>, attempt: u32) {
         if let Some(index) = self.handshakes.dialled.get(&path.remote).copied() {
-            let same =
-                self.handshakes.dials.get(&index).is_none_or(|dial| dial.path == path && dial.expected == expected);
+            let same = match self.handshakes.dials.get(&index) {
+                Some(dial) => dial.path == path && dial.expected == expected,
+                None => self.unconfirmed_path(index).is_none_or(|finished| finished == path),
+            };
             if expected.is_none() || same {
                 return;
             }
@@ -169,6 +171,12 @@ impl Endpoint {
         let dial = Dial { path, expected, handshake, hello, began: now, tries: 0, attempt, cookies: 0 };
         self.handshakes.dials.insert(index, dial);
         self.set_dial_timer(now, index, expected, 0);
+    }
+
+    /// Where a handshake that this host has finished, and the peer has not confirmed, goes.
+    fn unconfirmed_path(&self, index: u32) -> Option<Path> {
+        let peer = self.peers.get(self.peers.by_index(index)?)?;
+        peer.unconfirmed.iter().find(|unconfirmed| unconfirmed.channel.local_index == index).map(|found| found.path)
     }
 
     fn new_hello(&mut self, index: u32, cookie: Cookie) -> Option<(Handshake, Vec<u8>)> {
@@ -432,13 +440,15 @@ impl Endpoint {
             return self.set_confirm_timer(now, id, index, tries);
         }
         peer.unconfirmed.remove(at);
-        let stranger = peer.channels.is_empty() && peer.unconfirmed.is_empty();
+        // After a restart there are claims before there is an association.
+        let stranger = peer.channels.is_empty() && peer.unconfirmed.is_empty() && peer.is_idle();
         self.peers.unbind_index(index);
         self.handshakes.forget_dial(index, path.remote);
         if stranger {
             self.remove_peer(now, id);
         }
         if attempt < ATTEMPTS {
+            // Another handshake, from another address, may be under way meanwhile.
             self.attempt(now, path, None, attempt);
         } else if stranger {
             self.silence(now, path.remote);

@@ -13,7 +13,9 @@ mod linux;
 #[cfg(not(target_os = "freebsd"))]
 use linux as here;
 
-pub use here::{NAME, SIGINFO, Source4, Watcher, alias, announce_destination4, boot, connections, destination4, open_channel};
+pub use here::{
+    NAME, SIGINFO, Source4, Watcher, alias, announce_destination4, boot, connections, destination4, open_channel,
+};
 
 /// Runs a program of the system's, and fails with what it says.
 fn run(program: &str, words: &[&str]) -> std::io::Result<()> {

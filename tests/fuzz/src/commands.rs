@@ -6,8 +6,10 @@ use mobconn_abi::{self as abi, FlowAdd, FlowDelete, FlowGet, FlowList, Info, Mov
 use mobconn_engine::{Protocol, Side, Version};
 use mobconn_kpi::{Connection, Errno, Machine, Options, Region, Vnet};
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
@@ -19,7 +21,7 @@ const MEMORY: u64 = 0x1000;
 /// Bytes behind a buffer that no command may write.
 const GUARD: usize = 16;
 /// Every command that there is.
-const NUMBERS: [u32; 12] = [
+const NUMBERS: [u32; 14] = [
     abi::INFO,
     abi::FLOW_ADD,
     abi::FLOW_DELETE,
@@ -32,6 +34,8 @@ const NUMBERS: [u32; 12] = [
     abi::FLUSH,
     abi::STATS,
     abi::FLOW_FIND,
+    abi::EGRESS_SET,
+    abi::EGRESS_GET,
 ];
 /// Every errno that mobconn(4) lists, and those of the kernel before it.
 const ERRORS: [Errno; 12] = [
@@ -113,27 +117,35 @@ struct Move {
     lie: Option<u32>,
 }
 
-/// The machine, which serves all inputs: it is made once for each process.
+/// The machine and its network stack.
 struct Host {
     machine: Machine,
     vnet: Vnet,
 }
+
+/// An input, and where to say whether all held.
+type Job = (Vec<Step>, Sender<bool>);
 
 fn module() -> PathBuf {
     std::env::var_os("MOBCONN_KO")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/mobconn.ko"), PathBuf::from)
 }
 
-fn host() -> &'static Mutex<Host> {
-    static HOST: OnceLock<Mutex<Host>> = OnceLock::new();
-    HOST.get_or_init(|| {
-        let machine = Machine::boot(Options::default());
-        let limit = CAPACITY.to_string();
-        machine.kldload(&module(), &[("net.inet.mobconn.max_flows", &limit)]).expect("make kmod");
-        machine.set_uptime(Some(1000));
-        let vnet = machine.vnet0();
-        Mutex::new(Host { machine, vnet })
-    })
+/// The thread that has the machine, which serves all inputs: a process makes one, once.
+fn host() -> Sender<Job> {
+    static HOST: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
+    let host = HOST.get_or_init(|| {
+        let (jobs, inbox) = channel::<Job>();
+        std::thread::spawn(move || {
+            let host = Host::boot();
+            for (steps, done) in inbox {
+                let held = catch_unwind(AssertUnwindSafe(|| host.run(&steps))).is_ok();
+                done.send(held).expect("somebody waits");
+            }
+        });
+        Mutex::new(jobs)
+    });
+    host.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
 }
 
 /// What libFuzzer counts as reached, besides code: the module is no part of this program. Linked where it looks.
@@ -151,19 +163,33 @@ fn reached(number: usize, outcome: usize) {
 /// Runs the target.
 pub(crate) fn run(data: &[u8]) {
     let Ok(steps) = Vec::<Step>::arbitrary_take_rest(Unstructured::new(data)) else { return };
-    let host = host().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    for step in &steps {
-        host.step(step);
-        host.judge();
-    }
-    host.vnet.set_connections(&[]);
-    host.ioctl(abi::FLUSH, true, &mut [], &mut []).expect("FLUSH");
-    assert_eq!(host.info().flows, 0);
-    host.machine.quiesce();
-    host.machine.check();
+    let (done, outcome) = channel();
+    host().send((steps, done)).expect("the machine's thread goes on");
+    assert!(outcome.recv().expect("an outcome"), "see above");
 }
 
 impl Host {
+    fn boot() -> Self {
+        let machine = Machine::boot(Options::default());
+        let limit = CAPACITY.to_string();
+        machine.kldload(&module(), &[("net.inet.mobconn.max_flows", &limit)]).expect("make kmod");
+        machine.set_uptime(Some(1000));
+        let vnet = machine.vnet0();
+        Self { machine, vnet }
+    }
+
+    fn run(&self, steps: &[Step]) {
+        for step in steps {
+            self.step(step);
+            self.judge();
+        }
+        self.vnet.set_connections(&[]);
+        self.ioctl(abi::FLUSH, true, &mut [], &mut []).expect("FLUSH");
+        assert_eq!(self.info().flows, 0);
+        self.machine.quiesce();
+        self.machine.check();
+    }
+
     /// One command, whose outcome is one of those that are written down.
     fn ioctl(&self, number: u32, writable: bool, bytes: &mut [u8], regions: &mut [Region]) -> Result<(), Errno> {
         let result = self.vnet.ioctl(if writable { 3 } else { 1 }, number, bytes, regions);
@@ -171,7 +197,9 @@ impl Host {
             assert!(ERRORS.contains(&error), "{number:#x} fails with {error}");
         }
         let known = NUMBERS.iter().position(|each| *each == number);
-        assert!(known.is_some() || result == Err(Errno::ENOTTY), "{number:#x}: {result:?}, which is no command");
+        // What is too short, or not for a reader, is refused before anybody looks which it is.
+        let unknown = matches!(result, Err(Errno::ENOTTY | Errno::EFAULT | Errno::EACCES));
+        assert!(known.is_some() || unknown, "{number:#x}: {result:?}, which is no command");
         reached(known.unwrap_or(NUMBERS.len()), result.err().map_or(0, |Errno(error)| error as usize));
         result
     }

@@ -73,7 +73,8 @@ fn many_associations(report: &mut Report, count: u32) {
     let mut crowd = Crowd::new(count, Table::new(2 * count));
     let name = |what: &str| format!("{what}, {count} associations");
     // The first move makes bindings, later ones change them.
-    (crowd.many_move(), crowd.one_moves());
+    crowd.many_move();
+    crowd.one_moves();
     let (stays, moves) = (micros(crowd.many_move()), micros(crowd.one_moves()));
     report.add(&name("a move, at the host that stays"), stays, "us", Goal::AtMost(50.0));
     report.add(&name("a move, at the host that moves"), moves, "us", Goal::AtMost(50.0));

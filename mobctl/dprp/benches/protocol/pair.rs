@@ -53,7 +53,8 @@ impl<H: Host> Pair<H> {
 
     /// Moves all flows.
     pub(crate) fn go(&mut self) -> Cost {
-        (self.mover.cost(), self.peer.cost());
+        self.mover.cost();
+        self.peer.cost();
         (self.mover.moved, self.peer.moved) = ((0, 0), (0, 0));
         self.now = self.now.after(Duration::from_secs(60));
         let (from, to) = (self.at, 1 - self.at);

@@ -80,6 +80,39 @@ fn a_restart_in_the_middle_of_a_move() {
     }
 }
 
+/// The address goes away while the association is made anew: what was begun from the old address is no use any more.
+#[test]
+fn a_move_in_the_middle_of_the_handshake_after_a_restart() {
+    for when in (0..300).step_by(7) {
+        let mut world = World::pair(8);
+        world.strict = true;
+        let flow = world.claimed(1, HOME, SERVER)[0];
+        world.resume(0);
+        world.run(when * MS);
+        world.go(0, HOME, CAFE, false);
+        world.run(20 * SECOND);
+        world.assert_agreed();
+        assert_eq!(world.wire(0, &flow).0, ip(CAFE), "{when}");
+    }
+}
+
+/// The peer answers and does not hear: handshakes fail one after the other. The claims are older than they are.
+#[test]
+fn handshakes_that_fail_after_a_restart_cost_no_claim() {
+    const FINISH: u8 = 3;
+    let mut world = World::pair(9);
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    world.meddle = Some(Box::new(|datagram| datagram.data[0] != FINISH));
+    world.resume(0);
+    world.run(300 * SECOND);
+    assert_eq!(world.nodes[0].view().confirmed, 1);
+    world.meddle = None;
+    world.go(0, HOME, CAFE, false);
+    world.run(30 * SECOND);
+    world.assert_agreed();
+    assert_eq!(world.wire(0, &flow).0, ip(CAFE));
+}
+
 /// Claims that were confirmed after the snapshot are made again, under numbers that were never used.
 #[test]
 fn what_happened_after_the_snapshot_is_made_good() {

@@ -86,14 +86,16 @@ pub(super) fn break_before_make(places: &Places, one_way: u32) -> Result<Vec<Row
     }
     flow.finish()?;
     let round_trip = 2.0 * f64::from(one_way);
-    let ways = [("mobile > peer", 0, round_trip + ALLOWANCE), ("peer > mobile", 1, 2.0 * round_trip + ALLOWANCE)];
+    let (sent, received): (Vec<_>, Vec<_>) = costs.into_iter().map(|[sent, received]| (sent, received)).unzip();
+    let name = |what: &str| format!("break before make, {one_way} ms one way, {what}");
     let mut rows = Vec::new();
-    for (way, at, goal) in ways {
-        let name = format!("break before make, {one_way} ms one way, {way}");
-        let (first, others): (Vec<_>, Vec<_>) = costs.iter().enumerate().partition(|(number, _)| *number == 0);
-        let times = |costs: Vec<(usize, &[Duration; 2])>| costs.into_iter().map(|(_, cost)| cost[at]).collect();
-        rows.push(Row::times(name.clone(), times(others), Some(goal)));
-        rows.push(Row::times(format!("{name}, first move"), times(first), Some(goal)));
+    // Only in the first move the kernels make bindings.
+    for (which, range) in [("", 1..MOVES + 1), (", first move", 0..1)] {
+        let of = |times: &[Duration]| times.get(range.clone()).unwrap_or_default().to_vec();
+        let (leaves, comes) = (name(&format!("mobile > peer{which}")), name(&format!("peer > mobile{which}")));
+        let delay = Duration::from_millis(one_way.into());
+        rows.push(Row::departures(leaves, of(&sent), delay, Some(round_trip + ALLOWANCE)));
+        rows.push(Row::times(comes, of(&received), Some(2.0 * round_trip + ALLOWANCE)));
     }
     Ok(rows)
 }

@@ -1,5 +1,8 @@
 //! Benches: how long a move interrupts what flows, in worlds like those of the
 //! scenarios, each in a process of its own.
+//!
+//! Times are the mobile host's, from the moment when its new address was usable:
+//! until the first packet left, and until the first one came.
 
 mod interruption;
 mod outage;
@@ -54,6 +57,11 @@ impl Row {
         times.sort();
         let at = |index: usize| times.get(index).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
         Self { name, value: at(times.len() / 2), low: at(0), high: at(times.len().saturating_sub(1)), unit: "ms", goal }
+    }
+
+    /// As [`Row::times`], of what arrived after crossing a path of this delay: when it left.
+    fn departures(name: String, arrivals: Vec<Duration>, one_way: Duration, goal: Option<f64>) -> Self {
+        Self::times(name, arrivals.into_iter().map(|time| time.saturating_sub(one_way)).collect(), goal)
     }
 
     /// One number.

@@ -20,11 +20,13 @@ const ALLOWANCE: f64 = 3.0;
 pub(super) fn bench(places: &Places, outage: Duration, times: usize) -> Result<Vec<Row>> {
     let costs: Vec<[Duration; 2]> = (0..times).map(|_| one(places, outage)).collect::<Result<_>>()?;
     let round_trip = 2.0 * f64::from(ONE_WAY);
-    let row = |way: &str, at: usize, goal: f64| {
-        let name = format!("outage of {} s, {ONE_WAY} ms one way, data {way}", outage.as_secs_f64());
-        Row::times(name, costs.iter().map(|cost| cost[at]).collect(), Some(goal))
-    };
-    Ok(vec![row("mobile > peer", 0, round_trip + ALLOWANCE), row("peer > mobile", 1, 2.0 * round_trip + ALLOWANCE)])
+    let name = |way: &str| format!("outage of {} s, {ONE_WAY} ms one way, data {way}", outage.as_secs_f64());
+    let (sent, received): (Vec<_>, Vec<_>) = costs.into_iter().map(|[sent, received]| (sent, received)).unzip();
+    let delay = Duration::from_millis(ONE_WAY.into());
+    Ok(vec![
+        Row::departures(name("mobile > peer"), sent, delay, Some(round_trip + ALLOWANCE)),
+        Row::times(name("peer > mobile"), received, Some(2.0 * round_trip + ALLOWANCE)),
+    ])
 }
 
 /// How long data took each way after the new address was usable.

@@ -95,7 +95,6 @@ fn interruption(places: &Places, one_way: Duration) -> Result<Figures> {
         format!("round trip {round_trip}; from the address being usable to the first datagram, {MOVES} moves:"),
         format!("mobile > peer {}, the first move {}", figure(0), ms(first[0])),
         format!("peer > mobile {}, the first move {}", figure(1), ms(first[1])),
-        "(in the first move the modules take the memory of their tables)".to_owned(),
     ])
 }
 
