@@ -6,7 +6,7 @@
  *	bulk source LOCAL PORT ADDRESS PORT SECONDS|BYTESb
  *						sends; prints bytes, microseconds
  *	bulk flood LOCAL PORT ADDRESS PORT SIZE SECONDS
- *						UDP, 1600 datagrams a second
+ *						UDP, 400 datagrams a second
  *	bulk hog COUNT SECONDS			keeps so many full mbufs for so long
  */
 #include <sys/types.h>
@@ -131,9 +131,9 @@ flood(char **a)
 	uint64_t sent = 0;
 
 	while (now() < end) {
-		for (int i = 0; i < 8; i++)
+		for (int i = 0; i < 4; i++)
 			sent += send(fd, pattern, size < CHUNK ? size : CHUNK, 0) >= 0;
-		usleep(5000);
+		usleep(10000);
 	}
 	printf("%ju\n", (uintmax_t)sent);
 	return (0);

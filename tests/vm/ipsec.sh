@@ -1,7 +1,7 @@
 #!/bin/sh
 # Flows under IPsec in transport mode: left alone, counted, whole; others between
 # the same hosts move.
-# vm: seconds=300
+# vm: seconds=500
 . "$(dirname "$0")/lib.sh"
 need setkey
 sysctl -n net.inet.ipsec.def_policy >/dev/null 2>&1 || need_module ipsec
@@ -18,8 +18,8 @@ serve
 spawn in_peer "$tool" echo $far4 5007
 sleep 1
 sealed() { jexec "$1" netstat -s -p esp | awk '/packets? in$/ && !n++ { print $1 }'; }
-talk open mobile tcp $old4 6000 $far4 400 100 1000 &
-(in_mobile "$tool" tcp $old4 6001 $far4 5007 300 100 1000 sealed >"$work/sealed" 2>"$work/sealed.err"; echo $? >"$work/sealed.status") &
+talk open mobile tcp $old4 6000 $far4 1200 100 1000 &
+(in_mobile "$tool" tcp $old4 6001 $far4 5007 1200 100 1000 sealed >"$work/sealed" 2>"$work/sealed.err"; echo $? >"$work/sealed.status") &
 sleep 4
 [ "$(sealed mobile)" -gt 10 ] && [ "$(sealed peer)" -gt 10 ]
 check "its segments are sealed ($(sealed mobile), $(sealed peer) received)" $?
@@ -32,7 +32,7 @@ echo "asked to move the sealed flow: $(cat "$work/asked")"
 flows_on sealed "the sealed flow goes on untouched" 10
 [ "$(stat mobile passed_ipsec 2>/dev/null || echo 0)" -gt 0 ] && [ "$(stat peer passed_ipsec 2>/dev/null || echo 0)" -gt 0 ]
 check "and is counted ($(stat mobile passed_ipsec), $(stat peer passed_ipsec))" $?
-finished sealed "the sealed stream is whole"
-finished open "the open stream is whole"
+finished sealed "the sealed stream is whole" 200
+finished open "the open stream is whole" 200
 unload
 finish

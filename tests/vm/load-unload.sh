@@ -14,8 +14,10 @@ for v in 4 6; do
 		# One after the other, so that there are beginnings and ends too.
 		port=7000
 		while [ ! -f "$work/enough" ]; do
-			in_mobile "$bin/bulk" source "$(at old $v)" $port "$(at far $v)" 9 300000b >>"$work/bulk$v" 2>&1 || echo broken >>"$work/bulk$v"
+			in_mobile "$bin/bulk" source "$(at old $v)" $port "$(at far $v)" 9 100000b >>"$work/bulk$v" 2>&1 || echo broken >>"$work/bulk$v"
 			port=$((port + 1))
+			# The kernel that loads and unloads is the same.
+			sleep 0.3
 		done
 	) &
 	background="$background $!"

@@ -8,8 +8,8 @@ kenv net.inet.ip.fw.default_to_accept=1 >/dev/null
 load
 world
 serve
-talk plain mobile tcp $old4 6000 $far4 700 100 1000 &
-talk plain6 mobile tcp $old6 6000 $far6 700 100 1000 &
+talk plain mobile tcp $old4 6000 $far4 1200 100 1000 &
+talk plain6 mobile tcp $old6 6000 $far6 1200 100 1000 &
 sleep 2
 in_mobile ifconfig em_net1 inet 10.1.0.3/32 alias
 in_mobile ifconfig em_net1 inet6 2001:db8:1::3/128 no_dad alias

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Connections that use the RACK stack, which queues received segments by itself:
 # both hosts, both directions, a move after an outage and one without.
-# vm: seconds=300
+# vm: seconds=500
 . "$(dirname "$0")/lib.sh"
 need_module tcp_rack
 sysctl -n net.inet.tcp.functions_available | grep -q rack || skip_all "tcp_rack is loaded, but its stack is not there"
@@ -14,7 +14,7 @@ done
 serve
 for v in 4 6; do
 	spawn in_peer "$bin/bulk" sink "$(at far $v)" 9
-	talk rack$v mobile tcp "$(at old $v)" 6000 "$(at far $v)" 600 100 3000 &
+	talk rack$v mobile tcp "$(at old $v)" 6000 "$(at far $v)" 1200 100 3000 &
 done
 sleep 3
 for v in 4 6; do
@@ -54,7 +54,7 @@ for v in 4 6; do
 	echo "IPv$v: $(awk -v at="$home" '$1 > at { print $1 - at; exit }' "$work/rack$v") ms after the commit"
 done
 for v in 4 6; do
-	finished rack$v "IPv$v: the stream is whole"
+	finished rack$v "IPv$v: the stream is whole" 200
 	finished bulk$v "IPv$v: the bulk is whole ($(cat "$work/bulk$v"))"
 done
 for name in mobile peer; do jexec $name sysctl -q net.inet.tcp.functions_default=freebsd >/dev/null; done

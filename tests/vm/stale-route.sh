@@ -2,7 +2,7 @@
 # The peer is on the very link whose address is left, and the flow moves home
 # again. A connection remembers its route: it must not go on sending to the
 # router of the network where it was, or to the neighbour that it had before.
-# vm: seconds=300
+# vm: seconds=500
 . "$(dirname "$0")/lib.sh"
 need_module if_bridge
 load
@@ -29,7 +29,7 @@ join mobile 1
 serve
 for v in 4 6; do
 	spawn in_peer "$tool" push "$(at near $v)" 19
-	talk up$v mobile tcp "$(at old $v)" 6000 "$(at near $v)" 600 100 1000 &
+	talk up$v mobile tcp "$(at old $v)" 6000 "$(at near $v)" 1000 100 1000 &
 	(in_mobile "$tool" hear "$(at old $v)" 6001 "$(at near $v)" 19 3000 >"$work/down$v" 2>"$work/down$v.err"; echo $? >"$work/down$v.status") &
 done
 sleep 3
