@@ -321,6 +321,10 @@ impl Control {
     /// Makes binding `owner` accept `side` no more.
     pub(crate) fn take(&mut self, engine: &Engine, owner: u32, side: &Side) {
         let Some(shape) = self.shape(engine, owner) else { return };
+        // What it has just given up for another side may have been why it accepted this one.
+        if !shape.accepted().any(|accepted| accepted == *side) {
+            return;
+        }
         let mut changed = shape;
         if !changed.yield_grace(side) {
             changed.lost = true;

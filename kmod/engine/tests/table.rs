@@ -267,6 +267,33 @@ proptest! {
     }
 }
 
+fn moved(table: &mut (Engine, Control), stack: &Side, half: usize, new: u8, commit: bool) {
+    let half_of = [Half::Local, Half::Remote][half];
+    let new = address_of(half, new, false);
+    let prepare = Prepare { half: half_of, new, generation: 1, hold: false, take: false };
+    table.1.prepare(&table.0, stack, &prepare, |_| false, 1).expect("prepared");
+    if commit {
+        table.1.commit(&table.0, stack, half_of, 1, 1).expect("committed");
+    }
+}
+
+/// Both halves of a flow are in grace, and another gets two of its old wire sides in one step.
+#[test]
+fn who_gives_two_wire_sides_up_at_once_keeps_the_one_in_use() {
+    let mut table = engine(4);
+    let side = |local: u8, remote: u8| side_of((local, remote, PORTS.0, PORTS.1), false);
+    let (owner, other) = (side(1, 1), side(0, 1));
+    moved(&mut table, &owner, 1, 3, true);
+    moved(&mut table, &owner, 0, 2, true);
+    moved(&mut table, &other, 1, 3, false);
+    moved(&mut table, &other, 0, 1, false);
+    let binding = table.1.get(&table.0, &owner).expect("a binding");
+    assert_eq!((binding.lost, binding.wire), (false, side(2, 3)));
+    assert_eq!((binding.local.other, binding.remote.other), (Other::None, Other::None));
+    let mut packet = Bytes::new(outgoing(&owner, "A", b""));
+    assert_eq!(table.0.output(&mut packet, Version::V4, 1), Verdict::Translated);
+}
+
 fn local(new: &str, generation: u32) -> Prepare {
     Prepare { half: Half::Local, new: ip(new), generation, hold: true, take: false }
 }
