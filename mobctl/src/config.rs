@@ -61,7 +61,7 @@ pub struct Config {
     pub ignore: Vec<String>,
     /// Seconds for which a better network must have been there before connections move to it.
     pub hold_down: u32,
-    /// Whether old addresses are kept on the loopback interface while connections know them.
+    /// Whether old IPv4 addresses are kept on the loopback interface while connections know them.
     pub keep_old_address: bool,
     /// How this host's name in the DNS is kept, if it is.
     pub ddns: Option<ddns::Config>,

@@ -51,6 +51,8 @@ in_mobile ifconfig lo0 | grep -qF "inet $old4 "
 check "the old address is kept on lo0" $?
 echo hello | in_mobile nc -w 2 -s $old4 -u 10.9.0.9 9 2>/dev/null
 check "and a program can bind it" $?
+! in_mobile ifconfig lo0 | grep -qF "inet6 $old6 "
+check "but no IPv6 address: no other interface could have it again" $?
 
 echo "== back home: the alias goes"
 leave mobile 2

@@ -3,6 +3,9 @@
 //! Connections do not need them: what arrives is delivered, and what is sent is
 //! sent, whatever addresses the interfaces have. Programs may: those that bind
 //! the address of a connection that they have, or talk to it.
+//!
+//! IPv4 only: FreeBSD does not give an interface an IPv6 address that another
+//! one has, and says nothing. The host could not come back to that network.
 
 use crate::system;
 use std::collections::BTreeSet;
@@ -47,7 +50,7 @@ impl Aliases {
         on_loopback: &BTreeSet<IpAddr>,
     ) {
         let wanted: BTreeSet<IpAddr> =
-            if self.enabled { needed.difference(configured).copied().collect() } else { BTreeSet::new() };
+            needed.difference(configured).copied().filter(|address| self.enabled && address.is_ipv4()).collect();
         for old in self.kept.difference(&wanted).copied().collect::<Vec<_>>() {
             match (self.change)(old, false) {
                 Ok(()) => log::info!("{old} is not kept any more"),
@@ -110,11 +113,12 @@ mod tests {
     #[test]
     fn what_is_switched_off_is_given_up() {
         let (mut aliases, done) = aliases(true);
-        aliases.follow(&set(&["2001:db8::1"]), &set(&[]), &set(&[]));
+        aliases.follow(&set(&["10.0.0.1", "2001:db8::1"]), &set(&[]), &set(&[]));
+        assert_eq!(*done.borrow(), ["+10.0.0.1"], "no IPv6 address");
         aliases.set_enabled(false);
         assert!(!aliases.is_idle());
-        aliases.follow(&set(&["2001:db8::1"]), &set(&[]), &set(&["2001:db8::1"]));
-        assert_eq!(*done.borrow(), ["+2001:db8::1", "-2001:db8::1"]);
+        aliases.follow(&set(&["10.0.0.1"]), &set(&[]), &set(&["10.0.0.1"]));
+        assert_eq!(*done.borrow(), ["+10.0.0.1", "-10.0.0.1"]);
         assert!(aliases.is_idle());
     }
 
