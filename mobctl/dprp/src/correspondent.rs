@@ -174,6 +174,38 @@ fn gaps(range: Range, held: &[u32]) -> impl Iterator<Item = Range> {
     })
 }
 
+/// Has the kernel take the wire sides that were another flow's when the move was prepared: the mover has proved that it
+/// receives at the new address, so they cannot be another host's any more. That lets two hosts swap their addresses.
+fn take_wire_sides(claims: &mut Few<u32, Theirs>, pending: &mut Pending, number: u32, host: &mut dyn Host) {
+    let (conflicts, mut refused): (Refused, Refused) =
+        std::mem::take(&mut pending.refused).into_iter().partition(|(_, reason)| *reason == Refusal::Conflict);
+    let mut asked = Vec::new();
+    for claim in conflicts.iter().flat_map(|(range, _)| range.first..=range.last) {
+        match claims.get(&claim) {
+            Some(theirs) if theirs.ended.is_some() || host.instance(&theirs.flow) != Some(theirs.instance) => {
+                refused.push((Range::one(claim), Refusal::Gone));
+            }
+            Some(theirs) if theirs.pending.is_none() && theirs.generation < number => asked.push((claim, theirs.flow)),
+            Some(_) => refused.push((Range::one(claim), Refusal::Stale)),
+            None => refused.push((Range::one(claim), Refusal::Unknown)),
+        }
+    }
+    let command: Vec<(Flow, u32)> = asked.iter().map(|(_, flow)| (*flow, number)).collect();
+    let (new, hold) = (pending.request.new, !pending.request.old_usable);
+    let taken = if command.is_empty() { Vec::new() } else { host.take(Half::Remote, new, hold, &command) };
+    for ((claim, _), result) in results(asked, taken) {
+        match (result, claims.get_mut(&claim)) {
+            (Ok(()), Some(theirs)) => {
+                theirs.pending = Some(number);
+                pending.claims.push(claim);
+            }
+            (Err(error), _) => refused.push((Range::one(claim), refusal(error))),
+            (Ok(()), None) => {}
+        }
+    }
+    pending.refused = merged(refused);
+}
+
 impl Endpoint {
     /// ACG (move).
     pub(crate) fn on_move(&mut self, arrival: Arrival, request: &Move, host: &mut dyn Host) {
@@ -301,8 +333,9 @@ impl Endpoint {
             }
             return;
         }
-        let Some(pending) = peer.correspondent.pending.remove(&number) else { return };
+        let Some(mut pending) = peer.correspondent.pending.remove(&number) else { return };
         self.timers.cancel(Timer::Pending(id, number));
+        take_wire_sides(&mut peer.correspondent.claims, &mut pending, number, host);
         let (still, lost) = Self::still_pending(&mut peer.correspondent.claims, &pending.claims, number);
         let (there, asked): (Vec<_>, Vec<_>) = still.into_iter().partition(|(claim, _)| pending.there.contains(claim));
         let command: Vec<(Flow, u32)> = asked.iter().map(|(_, flow)| (*flow, number)).collect();

@@ -81,6 +81,14 @@ pub trait Host {
     /// higher one supersedes what is pending.
     fn prepare(&mut self, half: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>>;
 
+    /// As [`Host::prepare`], where that said [`KernelError::Conflict`]: the new address is proved to be the mover's by
+    /// now, so the wire side becomes this flow's, and whoever had it is cut off from it until he moves. A host that
+    /// cannot do that refuses.
+    fn take(&mut self, half: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+        let _ = (half, new, hold);
+        vec![Err(KernelError::Conflict); moves.len()]
+    }
+
     /// Commits what was prepared with these generations.
     fn commit(&mut self, half: Half, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>>;
 

@@ -421,6 +421,11 @@ impl Host for KernelHost {
         self.batch(moves, |device, moves| device.prepare(device_half(half), new, hold, moves))
     }
 
+    fn take(&mut self, half: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+        log::info!("{} flows take the wire sides of others at {new}, where their owner has proved to be", moves.len());
+        self.batch(moves, |device, moves| device.take(device_half(half), new, hold, moves))
+    }
+
     fn commit(&mut self, half: Half, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
         self.batch(moves, |device, moves| device.commit(device_half(half), moves))
     }

@@ -252,6 +252,19 @@ impl Device {
         self.batch(abi::MOVE_PREPARE, header, moves)
     }
 
+    /// As [`Self::prepare`]; a wire side that another flow has becomes this one's.
+    pub fn take(&mut self, half: Half, new: IpAddr, hold: bool, moves: &[(Tuple, u32)]) -> Vec<Result<(), Errno>> {
+        let header = MoveBatch {
+            address: tuple::to_bytes(new),
+            version: tuple::version(new),
+            half: half as u8,
+            hold: u8::from(hold),
+            take: 1,
+            ..MoveBatch::default()
+        };
+        self.batch(abi::MOVE_PREPARE, header, moves)
+    }
+
     /// Commits what was prepared; one result for each flow, in order.
     pub fn commit(&mut self, half: Half, moves: &[(Tuple, u32)]) -> Vec<Result<(), Errno>> {
         self.batch(abi::MOVE_COMMIT, MoveBatch { half: half as u8, ..MoveBatch::default() }, moves)

@@ -2,7 +2,7 @@
 
 use super::kernel::Binding;
 use super::world::*;
-use crate::{ClaimStatus, Flow, Host, News, Protocol};
+use crate::{ClaimStatus, Event, Flow, Host, News, Protocol};
 use std::net::SocketAddr;
 
 const PORT: u16 = 40_000;
@@ -103,12 +103,10 @@ fn the_movers_own_ports_may_differ() {
     assert_eq!((world.wire(0, &stack).0, world.wire(1, &wire.mirrored()).1), (ip(CAFE), ip(CAFE)));
 }
 
-/// Two mobiles swap their addresses, with the same ports. Neither flow can have the wire side that the other one has: both
-/// are refused, with the reason, nothing is mixed up; and as soon as one of them is elsewhere, the other one follows.
-#[test]
-fn two_that_swap_addresses_never_share_a_wire_side() {
+/// Two mobiles (the second one is returned) that have swapped their addresses, with the same ports.
+fn swapped(takes: bool) -> (World, usize, Flow, Flow) {
     let mut world = World::pair(3);
-    world.nodes[1].kernel.exclusive = true;
+    (world.nodes[1].kernel.exclusive, world.nodes[1].kernel.takes) = (true, takes);
     let other = world.add(mobile(3), &[CAFE]);
     let a = world.connect(0, 1, (HOME, PORT), (SERVER, 22));
     let b = world.connect(other, 1, (CAFE, PORT), (SERVER, 22));
@@ -120,6 +118,50 @@ fn two_that_swap_addresses_never_share_a_wire_side() {
     world.go(0, HOME, CAFE, false);
     world.go(other, CAFE, HOME, false);
     world.run(2 * SECOND);
+    (world, other, a, b)
+}
+
+/// Two mobiles swap their addresses, with the same ports: each has proved that it receives where the other one was, so its
+/// flow gets the wire side, in one exchange.
+#[test]
+fn two_that_swap_addresses_take_each_others_wire_sides() {
+    let (mut world, other, a, b) = swapped(true);
+    for node in [0, other] {
+        assert!(world.nodes[node].has_news(|news| matches!(news, News::MoveCommitted { flows: 1, refused: 0, .. })));
+    }
+    assert_eq!((world.wire(1, &a.mirrored()).1, world.wire(1, &b.mirrored()).1), (ip(CAFE), ip(HOME)));
+    assert_eq!((world.wire(0, &a).0, world.wire(other, &b).0), (ip(CAFE), ip(HOME)));
+    // And back again, one after the other.
+    world.go(0, CAFE, TRAIN, false);
+    world.run(SECOND);
+    world.go(other, HOME, CAFE, false);
+    world.run(SECOND);
+    assert_eq!((world.wire(0, &a).0, world.wire(other, &b).0), (ip(TRAIN), ip(CAFE)));
+}
+
+/// Nothing is taken before the new address has answered: a mover that cannot be reached there takes nothing.
+#[test]
+fn nothing_is_taken_without_a_proof() {
+    let mut world = World::pair(3);
+    (world.nodes[1].kernel.exclusive, world.nodes[1].kernel.takes) = (true, true);
+    let other = world.add(mobile(3), &[CAFE]);
+    let a = world.connect(0, 1, (HOME, PORT), (SERVER, 22));
+    world.connect(other, 1, (CAFE, PORT), (SERVER, 22));
+    world.flows(0);
+    world.flows(other);
+    world.run(2 * SECOND);
+    let taken = world.nodes[1].kernel.taken;
+    // It says that it is where the other one is: the challenge goes there.
+    world.event(0, Event::Move { old: ip(HOME), new: ip(CAFE), old_usable: true });
+    world.run(20 * SECOND);
+    assert_eq!(world.nodes[1].kernel.taken, taken);
+    assert_eq!(world.wire(1, &a.mirrored()).1, ip(HOME));
+}
+
+/// The same with a kernel that takes nothing. Neither flow can have the wire side that the other one has: both are refused, with the reason, nothing is mixed up; and as soon as one of them is elsewhere, the other one follows.
+#[test]
+fn two_that_swap_addresses_never_share_a_wire_side() {
+    let (mut world, other, a, b) = swapped(false);
     for node in [0, other] {
         assert!(world.nodes[node].has_news(|news| matches!(news, News::MoveCommitted { flows: 0, refused: 1, .. })));
     }

@@ -101,6 +101,9 @@ pub(crate) struct Kernel {
     pub(crate) falters: BTreeSet<Flow>,
     /// Whether wire sides are compared: no two flows share one.
     pub(crate) exclusive: bool,
+    /// It gives wire sides away when it is told to, and so many it was told to.
+    pub(crate) takes: bool,
+    pub(crate) taken: usize,
     /// Kernel commands so far.
     pub(crate) commands: usize,
 }
@@ -200,6 +203,17 @@ impl Host for Kernel {
                 *result = Err(KernelError::Conflict);
             }
         }
+        results
+    }
+
+    fn take(&mut self, half: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+        if !self.takes {
+            return vec![Err(KernelError::Conflict); moves.len()];
+        }
+        self.taken += moves.len();
+        let exclusive = std::mem::take(&mut self.exclusive);
+        let results = self.prepare(half, new, hold, moves);
+        self.exclusive = exclusive;
         results
     }
 

@@ -1,7 +1,7 @@
 //! What daemons remember: claims over a restart, and hosts that do not answer.
 
 use super::Figures;
-use super::common::{CABLE, CELL, MEGABYTE, PATIENCE, Streams, WLAN, rewritten};
+use super::common::{CABLE, CELL, MEGABYTE, PATIENCE, PORT, Streams, WLAN, rewritten};
 use super::tcp::move_by_daemon;
 use crate::check;
 use crate::daemon::Role;
@@ -68,18 +68,21 @@ pub(super) fn restarts(places: &Places) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Waits until both daemons have written down what they know.
+/// Waits until both daemons have written down that the two streams are claimed. What came after that they may forget.
 fn remembered(lab: &Lab) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     for host in [&lab.world.mobile, &lab.world.peer] {
         let path = lab.files().join(format!("{}.claims", host.namespace.name()));
-        while !path.exists() {
-            check!(Instant::now() < deadline, "{} was not written", path.display());
+        // Each claim is written with the peer's port.
+        let claims = || {
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            bytes.windows(2).filter(|two| *two == PORT.to_be_bytes()).count()
+        };
+        while claims() < 2 {
+            check!(Instant::now() < deadline, "{} has {} claims", path.display(), claims());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-    // A change is written a tenth of a second later. A longer sleep only makes the scenario less severe.
-    std::thread::sleep(Duration::from_millis(300));
     Ok(())
 }
 
@@ -87,8 +90,9 @@ fn remembered(lab: &Lab) -> Result<()> {
 pub(super) fn no_mobconn(places: &Places) -> Result<Figures> {
     let mut lab = Lab::new(places, &Shape::uniform(CABLE))?;
     lab.start_mover_alone()?;
+    let began = Instant::now();
     let streams = Streams::start(&lab, false, 20, 60_000, 60_000)?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = began + PATIENCE;
     while lab.mover()?.ask(&serde_json::json!({"command": "status"}))?["trouble"].as_array().is_none_or(Vec::is_empty) {
         check!(Instant::now() < deadline, "nobody says that the peer does not answer");
         std::thread::sleep(Duration::from_millis(20));
@@ -102,11 +106,11 @@ pub(super) fn no_mobconn(places: &Places) -> Result<Figures> {
             (sizes.len(), sizes.iter().copied().max().unwrap_or_default())
         })
     };
-    let before = sent();
     std::thread::sleep(Duration::from_secs(4));
     let (count, longest) = sent();
-    check!(before.0 == count, "{} datagrams became {count}", before.0);
-    check!((1..=8).contains(&count) && longest <= 400, "{count} datagrams of up to {longest} bytes");
+    // It is asked again after a minute, which a very slow machine may have needed.
+    let rounds = 1 + began.elapsed().as_secs() as usize / 40;
+    check!((1..=8 * rounds).contains(&count) && longest <= 400, "{count} datagrams of up to {longest} bytes");
     streams.finish()?;
     more.finish()?;
     let old: IpAddr = lab.mobile_address(WLAN, IpAddr::from([0; 4]));
