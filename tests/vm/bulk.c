@@ -173,7 +173,8 @@ main(int argc, char **argv)
 
 	for (size_t i = 0; i < PERIOD; i++)
 		pattern[i] = (state = state * 1103515245 + 12345) >> 16;
-	memcpy(pattern + PERIOD, pattern, CHUNK);
+	for (size_t i = 0; i < CHUNK; i++)
+		pattern[PERIOD + i] = pattern[i % PERIOD];
 	if (argc == 4 && strcmp(what, "sink") == 0)
 		return (sink(argv + 2));
 	if (argc == 7 && strcmp(what, "source") == 0)

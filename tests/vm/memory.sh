@@ -2,7 +2,7 @@
 # Short memory: a machine with few mbufs, all of them taken, while bound flows
 # send; then all that malloc(9) has. Connections may wait, but not break, and
 # nothing may be lost of the machine.
-# vm: seconds=400 env=kern.ipc.nmbufs=6000 env=kern.ipc.nmbclusters=3000 env=debug.malloc.failure_rate=0
+# vm: seconds=400 env=kern.ipc.maxmbufmem=8000000
 . "$(dirname "$0")/lib.sh"
 limit=$(sysctl -n kern.ipc.nmbufs)
 load
@@ -24,7 +24,7 @@ for v in 4 6; do
 done
 sleep 2
 if [ "$limit" -gt 100000 ]; then
-	skip "$limit mbufs are too many to take: needs kern.ipc.nmbufs=6000 from the loader (VM_KERNEL)"
+	skip "$limit mbufs are too many to take: needs kern.ipc.maxmbufmem=8000000 from the loader (VM_KERNEL)"
 else
 	spent=$(netstat -m | awk -F'[/ ]' '/requests for mbufs denied/ { print $1 + $2 + $3 }')
 	for round in 1 2 3; do

@@ -49,13 +49,18 @@ go() { # GENERATION N WHAT: as after an outage, so that both ends send at once a
 		done
 		eval "moved$v=$(now)"
 	done
-	sleep $((5 * patience))
+	limit=$((6 * patience))
+	for name in up4 down4 up6 down6; do
+		eval "moved=\$moved${name#${name%?}}"
+		while [ "$(count_since $name $((moved + 1)))" = 0 ] && [ $limit -gt 0 ]; do sleep 1; limit=$((limit - 1)); done
+	done
+	sleep 1
 	for v in 4 6; do
 		eval "moved=\$moved$v"
 		for name in up down; do
 			first=$(awk -v at="$moved" '$1 > at { print $1 - at; exit }' "$work/$name$v")
 			[ "${first:-99999}" -lt $((2000 * patience)) ]
-			check "IPv$v: ${name}stream goes on $3 within ${first:-more than 5000} ms, longest gap $(longest_gap $name$v "$moved") ms" $?
+			check "IPv$v: ${name}stream goes on $3 within ${first:-more than 6000} ms, longest gap $(longest_gap $name$v "$moved") ms" $?
 		done
 	done
 }

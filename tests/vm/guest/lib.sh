@@ -176,6 +176,13 @@ commit_move() {
 	    echo "1 $1 ${8:-0} 0 $2 $3 $4 $5 $6 $7" | in_mobile "$tool" commit - >/dev/null
 }
 move() { prepare_move "$@" && commit_move "$@"; }
+move_all() { # lines GENERATION PROTOCOL STACK_LOCAL PORT FAR FARPORT NEW on standard input, in one step of each kind
+	cat >"$work/moves"
+	awk '{ print 1, $1, 0, 0, $2, $3, $4, $5, $6, $7 }' "$work/moves" >"$work/moves.mobile"
+	awk '{ print 2, $1, 0, 0, $2, $5, $6, $3, $4, $7 }' "$work/moves" >"$work/moves.peer"
+	in_mobile "$tool" prepare - <"$work/moves.mobile" >/dev/null && in_peer "$tool" prepare - <"$work/moves.peer" >/dev/null &&
+	    in_peer "$tool" commit - <"$work/moves.peer" >/dev/null && in_mobile "$tool" commit - <"$work/moves.mobile" >/dev/null
+}
 
 # daemons: mobctl in both jails, with keys of this scenario's own
 mobctl_in() { # JAIL ARGUMENTS...
@@ -194,6 +201,8 @@ configure() { # JAIL...: the first is the mobile one
 			echo "group_key = \"$work/group.key\""
 			echo "host_key = \"$work/$name.key\""
 			echo "claims = \"$work/$name.claims\""
+			# Most scenarios say themselves when a host moves.
+			echo "automatic = ${automatic:-false}"
 			echo 'log_level = "debug"'
 		} >"$work/$name.conf"
 		[ $mobile = false ] || mobctl_in "$name" keygen group >/dev/null
