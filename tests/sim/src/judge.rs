@@ -86,24 +86,43 @@ impl World {
         })
     }
 
-    /// A host's TCP or UDP is given something.
-    pub fn judge_delivery(&mut self, h: usize, frame: &Frame, flow: &Flow) {
+    /// A host's TCP or UDP is given something. Returns whether that is so old that it belongs nowhere any more: its sender
+    /// has moved twice while it was on its way. A half has two addresses, not three.
+    pub fn judge_delivery(&mut self, h: usize, frame: &Frame, flow: &Flow) -> bool {
         // What was damaged on its way goes nowhere: TCP looks at the checksum.
         if frame.payload().is_none() && !frame.is_whole() {
-            return;
+            return false;
         }
         let own = self.conn_of(h, flow);
         if let Some(id) = own.filter(|id| self.matters(*id, h) && frame.is_reset()) {
             self.violation(format!("connection {id}: RST delivered to {}: {frame}", self.name(h)));
         }
-        let Some(id) = frame.origin.filter(|id| self.matters(*id, h)) else { return };
+        let Some(id) = frame.origin.filter(|id| self.matters(*id, h)) else { return false };
         let conn = &self.conns[id];
-        let overtaken = conn.ends.iter().any(|end| end.host != h && self.is_moving(end.host, end.flow.as_ref()));
+        let source = flow.remote.ip();
+        let old = conn.ends.iter().any(|end| end.host != h && self.has_left(end.host, end.flow.as_ref(), source));
+        let overtaken = old || conn.ends.iter().any(|end| end.host != h && self.is_moving(end.host, end.flow.as_ref()));
         let right =
             overtaken || conn.ends.iter().any(|end| end.host == h && end.flow.is_none_or(|known| known == *flow));
         if !right {
             self.violation(format!("connection {id}: its segment was delivered to {} as {frame}", self.name(h)));
         }
+        old
+    }
+
+    /// Whether a host neither uses an address for a flow nor accepts it any more.
+    fn has_left(&self, h: usize, flow: Option<&Flow>, address: IpAddr) -> bool {
+        let kernel = &self.hosts[h].kernel;
+        let binding = flow.and_then(|flow| kernel.control.get(&kernel.engine, &kernel::side(flow)));
+        binding.is_some_and(|binding| {
+            let second = match binding.local.other {
+                Other::Pending { address, .. } | Other::Grace { address, .. } => Some(address),
+                Other::None => None,
+            };
+            // What is translated comes with the stack side.
+            let known = [Some(binding.stack.local), Some(binding.wire.local), second];
+            !known.contains(&Some(kernel::address(address)))
+        })
     }
 
     /// Whether a host is about to move a flow. What it sent before may be overtaken by the request, which ends that the

@@ -262,7 +262,7 @@ impl World {
             });
             return;
         }
-        self.judge_delivery(h, &frame, &flow);
+        let origin = if self.judge_delivery(h, &frame, &flow) { None } else { origin };
         let host = &mut self.hosts[h];
         host.stack.receive(now, frame);
         for mut answer in host.stack.outgoing() {
