@@ -422,6 +422,11 @@ impl Endpoint {
         }
         moving.tries = moving.tries.saturating_add(1);
         let (tries, path, elapsed) = (moving.tries, moving.path, now.since(moving.started));
+        // It only tells an address: nobody needs that of a peer that an association would not outlive.
+        if moving.flows.is_empty() && elapsed >= self.config.timers.idle {
+            self.end_move(id, number);
+            return;
+        }
         let doubts = tries >= DOUBT_TRIES && !std::mem::replace(&mut moving.doubt, tries >= DOUBT_TRIES);
         if doubts {
             self.notice(now, News::MoveInDoubt { peer: key, number, elapsed });

@@ -186,6 +186,22 @@ fn a_mover_in_doubt_keeps_both_and_asks_again() {
     world.assert_agreed();
 }
 
+/// Without a flow nobody waits for it; the association would last for ever.
+#[test]
+fn a_move_that_only_tells_an_address_is_given_up() {
+    let mut world = World::pair(70);
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    world.end(0, &flow);
+    world.flows(0);
+    world.run(10 * SECOND);
+    world.nodes[1].up.clear();
+    world.go(0, HOME, CAFE, false);
+    world.run(100 * SECOND);
+    assert_eq!(world.nodes[0].view().moves.len(), 1);
+    world.run(900 * SECOND);
+    assert_eq!(world.nodes[0].endpoint.peers().count(), 0);
+}
+
 /// The peer has committed, the mover has not heard of it; then the mover moves on.
 #[test]
 fn a_newer_move_supersedes_one_in_doubt() {
