@@ -416,17 +416,18 @@ impl Endpoint {
     pub(crate) fn on_move_timer(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let key = peer.key;
+        let unneeded = peer.claimant.is_empty() && peer.correspondent.live() == 0;
         let Some(moving) = peer.moves.get_mut(&number) else { return };
+        if unneeded && moving.flows.is_empty() {
+            // It only tells an address, and no flow is left that needs it.
+            self.end_move(id, number);
+            return;
+        }
         if moving.ahead_until.is_some_and(|until| until <= now) {
             return self.hold_again(now, id, number, host);
         }
         moving.tries = moving.tries.saturating_add(1);
         let (tries, path, elapsed) = (moving.tries, moving.path, now.since(moving.started));
-        // It only tells an address: nobody needs that of a peer that an association would not outlive.
-        if moving.flows.is_empty() && elapsed >= self.config.timers.idle {
-            self.end_move(id, number);
-            return;
-        }
         let doubts = tries >= DOUBT_TRIES && !std::mem::replace(&mut moving.doubt, tries >= DOUBT_TRIES);
         if doubts {
             self.notice(now, News::MoveInDoubt { peer: key, number, elapsed });

@@ -186,18 +186,22 @@ fn a_mover_in_doubt_keeps_both_and_asks_again() {
     world.assert_agreed();
 }
 
-/// Without a flow nobody waits for it; the association would last for ever.
+/// A move of no flows tells a peer, which has claims here, the new address. When those are gone, nobody waits for it.
 #[test]
-fn a_move_that_only_tells_an_address_is_given_up() {
-    let mut world = World::pair(70);
-    let flow = world.claimed(1, HOME, SERVER)[0];
-    world.end(0, &flow);
-    world.flows(0);
-    world.run(10 * SECOND);
+fn a_move_that_only_tells_an_address_ends_with_the_claims() {
+    let mut world = World::new(70);
+    world.add(mobile(1), &[HOME]);
+    world.add(mobile(2), &[SERVER]);
+    let flow = world.connect(1, 0, (SERVER, 40_000), (HOME, 22));
+    world.flows(1);
+    world.run(SECOND);
+    assert_eq!(world.nodes[0].view().claims, 1);
     world.nodes[1].up.clear();
     world.go(0, HOME, CAFE, false);
-    world.run(100 * SECOND);
+    world.run(600 * SECOND);
     assert_eq!(world.nodes[0].view().moves.len(), 1);
+    world.end(0, &flow.mirrored());
+    world.flows(0);
     world.run(900 * SECOND);
     assert_eq!(world.nodes[0].endpoint.peers().count(), 0);
 }
