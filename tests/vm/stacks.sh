@@ -12,7 +12,7 @@ in_peer ifconfig em_far inet6 $far6/64 no_dad
 in_peer route -q add default 10.9.0.1 >/dev/null
 in_peer route -q add -inet6 default 2001:db8:9::1 >/dev/null
 serve
-rounds=40 round=0 moved=0 translated=0
+rounds=15 round=0 moved=0 translated=0
 while [ $round -lt $rounds ]; do
 	round=$((round + 1))
 	make_jail mobile
@@ -23,8 +23,8 @@ while [ $round -lt $rounds ]; do
 	in_mobile ifconfig em_net1 inet 10.1.0.3/32 alias
 	in_mobile ifconfig em_net1 inet6 2001:db8:1::3/128 no_dad alias
 	for v in 4 6; do
-		talk tcp$v mobile tcp "$(at old $v)" $((6000 + round)) "$(at far $v)" 2000 5 2000 &
-		talk udp$v mobile udp "$(at old $v)" $((6000 + round)) "$(at far $v)" 2000 5 3000 &
+		talk tcp$v mobile tcp "$(at old $v)" $((6000 + round)) "$(at far $v)" 2000 20 2000 &
+		talk udp$v mobile udp "$(at old $v)" $((6000 + round)) "$(at far $v)" 2000 20 3000 &
 	done
 	sleep 1
 	hold=$((round % 2))
