@@ -22,7 +22,7 @@ qemu_check() { # whether it can be used; says why not
 qemu_accelerator() {
 	if [ -n "${VM_ACCEL:-}" ]; then
 		echo "$VM_ACCEL"
-	elif [ -r /dev/kvm ] && [ -w /dev/kvm ] && timeout 10 "$qemu" -M none -accel kvm -display none -nodefaults -monitor stdio </dev/null >/dev/null 2>&1; then
+	elif [ -r /dev/kvm ] && [ -w /dev/kvm ] && echo quit | timeout 10 "$qemu" -M q35 -cpu "${VM_CPU:-max}" -m 64 -accel kvm -display none -nodefaults -S -monitor stdio >/dev/null 2>&1; then
 		echo kvm
 	else
 		echo tcg,thread=multi
