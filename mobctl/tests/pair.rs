@@ -161,7 +161,8 @@ fn end(text: &str) -> SocketAddr {
 fn scenario(prefix: &str, length: u8, end_of: impl Fn(&str, u16) -> String) {
     let at = |last: &str| format!("{prefix}{last}");
     let mut peer = Host::new("name = \"desk.example.org\"");
-    let mut mobile = Host::new(&format!("mobile = true\nautomatic = false\npeers = [\"{}\"]\nexclude_ports = [7001]", at("9")));
+    let mut mobile =
+        Host::new(&format!("mobile = true\nautomatic = false\npeers = [\"{}\"]\nexclude_ports = [7001]", at("9")));
     std::fs::copy(mobile_key(&mobile), mobile_key(&peer)).unwrap();
     mobile.space.ip(&format!("link add m0 type veth peer name c0 netns {}", peer.space.task));
     let nodad = if prefix.contains(':') { "nodad" } else { "" };
