@@ -116,20 +116,21 @@ extern "C" fn netisr_queue(protocol: u32, m: usize) -> i32 {
     0
 }
 
-/// Index and generation of an interface in a word, as they lie over the pointer to it.
+/// An interface's place among all and its generation in a word, as they lie over the pointer to it. The index that others
+/// see is no good for that: a test may give two network stacks the same ones.
 fn mark(ifnet: usize, who: &str) -> u32 {
-    let known = kernel().interfaces.lock().unwrap().contains(&ifnet);
-    if !known {
+    let place = kernel().interfaces.lock().unwrap().iter().position(|each| *each == ifnet);
+    let Some(place) = place.and_then(|place| u16::try_from(place + 1).ok()) else {
         complain!("{who}: the packet's receiving interface is {ifnet:#x}, which is none");
-    }
+    };
     // SAFETY: just found to be an interface.
     let ifnet = unsafe { Ifnet::new(ifnet as *mut u8) }.unwrap_or_else(|| unreachable!());
-    u32::from(ifnet.index()) | u32::from(ifnet.idxgen()) << 16
+    u32::from(place) | u32::from(ifnet.idxgen()) << 16
 }
 
 fn unmark(mark: u32) -> Option<Ifnet> {
-    let (index, generation) = (mark as u16, (mark >> 16) as u16);
-    let at = *kernel().interfaces.lock().unwrap().get(usize::from(index).checked_sub(1)?)?;
+    let (place, generation) = (mark as u16, (mark >> 16) as u16);
+    let at = *kernel().interfaces.lock().unwrap().get(usize::from(place).checked_sub(1)?)?;
     // SAFETY: an interface of this crate, which is never freed.
     let ifnet = unsafe { Ifnet::new(at as *mut u8) }?;
     let vnet = crate::vnet::at(ifnet.vnet()).is_some_and(|vnet| !vnet.is_gone());

@@ -446,7 +446,8 @@ impl Lab {
         let (again, released) = (mobile.get(Counter::Again), mobile.get(Counter::Released));
         check!(again <= released || self.both_move, "the mobile host's destinations changed; {}", both());
         let (again, released) = (peer.get(Counter::Again), peer.get(Counter::Released));
-        let out = peer.get(Counter::TranslatedOut);
+        // What turned out to be too big was not sent.
+        let out = peer.get(Counter::TranslatedOut) - peer.get(Counter::DroppedTooBig);
         let displaced = peer.get(Counter::Displaced) > 0;
         check!(
             (out..=out + released).contains(&again) || (displaced || self.both_move) && again < out,
