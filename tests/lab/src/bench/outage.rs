@@ -3,10 +3,9 @@
 
 use super::Row;
 use crate::cable::Lane;
-use crate::check;
 use crate::error::{Error, Result};
-use crate::lab::{Lab, Places, Shape};
-use crate::scenario::common::{CELL, MEGABYTE, PATIENCE, Streams, WLAN};
+use crate::lab::Places;
+use crate::scenario::common::{begin, vanish};
 use std::time::Duration;
 
 /// Delay of the path, one way.
@@ -32,22 +31,11 @@ pub(super) fn bench(places: &Places, outage: Duration, times: usize) -> Result<V
 /// How long data took each way after the new address was usable.
 fn one(places: &Places, outage: Duration) -> Result<[Duration; 2]> {
     let lane = Lane { delay: Duration::from_millis(ONE_WAY.into()) / 2, rate: RATE, queue: 64 << 10, loss: 0 };
-    let mut lab = Lab::new(places, &Shape::uniform(lane))?;
-    lab.start_daemons([1, 1])?;
-    let streams = Streams::start(&lab, false, 1, MEGABYTE, MEGABYTE)?;
-    streams.allow(2);
-    lab.mover()?.wait_claimed(1)?;
-    streams.wait(2)?;
+    let (lab, streams) = begin(places, lane, false)?;
     // In the midst of what both have to say.
     streams.allow(11);
     streams.wait(3)?;
-    let (old, new) = lab.change_interface(WLAN, CELL, streams.address)?;
-    std::thread::sleep(outage);
-    lab.plug_in(CELL, new);
-    let report = lab.mover()?.announce(old, new)?;
-    check!(report["peers"][0]["outcome"] == "moved", "the move came to {report}");
-    let heard = lab.wait_resumed(PATIENCE, |heard| heard.sent_data.is_some() && heard.received_data.is_some())?;
-    streams.wait(11)?;
+    let heard = vanish(&lab, &streams, outage)?;
     streams.finish()?;
     lab.finish()?;
     match (heard.sent_data, heard.received_data) {

@@ -3,7 +3,7 @@
 use crate::cable::Lane;
 use crate::check;
 use crate::error::{Doing, Error, Result};
-use crate::lab::{Counters, Lab};
+use crate::lab::{Counters, Lab, Places, Shape};
 use crate::stream::{self, Load, Pump};
 use crate::watch::Resumption;
 use mobconn_abi::Counter;
@@ -92,6 +92,29 @@ impl Streams {
         check!(before.0 < count * self.down && before.1 < count * self.up, "the streams had ended before");
         Ok(())
     }
+}
+
+/// Two hosts with cables of this kind, one stream each way of a megabyte, which has begun and is claimed.
+pub(crate) fn begin(places: &Places, cable: Lane, v6: bool) -> Result<(Lab, Streams)> {
+    let mut lab = Lab::new(places, &Shape::uniform(cable))?;
+    lab.start_daemons([1, 1])?;
+    let streams = Streams::start(&lab, v6, 1, MEGABYTE, MEGABYTE)?;
+    streams.allow(2);
+    lab.mover()?.wait_claimed(1)?;
+    streams.wait(2)?;
+    Ok((lab, streams))
+}
+
+/// The mobile host is nowhere for a while, and then in the second network. Ends when all that both may send is there.
+pub(crate) fn vanish(lab: &Lab, streams: &Streams, outage: Duration) -> Result<Resumption> {
+    let (old, new) = lab.change_interface(WLAN, CELL, streams.address)?;
+    std::thread::sleep(outage);
+    lab.plug_in(CELL, new);
+    let report = lab.mover()?.announce(old, new)?;
+    check!(report["peers"][0]["outcome"] == "moved", "the move came to {report}");
+    let heard = lab.wait_resumed(PATIENCE, |heard| heard.sent_data.is_some() && heard.received_data.is_some())?;
+    streams.wait(11)?;
+    Ok(heard)
 }
 
 /// A time as people read it.

@@ -1,11 +1,11 @@
 //! Paths that differ after a move: narrower, or away for a while.
 
 use super::Figures;
-use super::common::{CABLE, CELL, MEGABYTE, PATIENCE, Streams, WLAN, ms, rewritten};
+use super::common::{CABLE, CELL, WLAN, begin, ms, rewritten, vanish};
 use super::tcp::move_by_daemon;
 use crate::check;
 use crate::error::Result;
-use crate::lab::{Lab, Places, Shape};
+use crate::lab::Places;
 use crate::program;
 use mobconn_abi::Counter;
 use std::time::Duration;
@@ -16,20 +16,10 @@ const NARROW: u32 = 1300;
 /// to back off.
 const OUTAGE: Duration = Duration::from_secs(4);
 
-fn begin(places: &Places, v6: bool) -> Result<(Lab, Streams)> {
-    let mut lab = Lab::new(places, &Shape::uniform(CABLE))?;
-    lab.start_daemons([1, 1])?;
-    let streams = Streams::start(&lab, v6, 1, MEGABYTE, MEGABYTE)?;
-    streams.allow(2);
-    lab.mover()?.wait_claimed(1)?;
-    streams.wait(2)?;
-    Ok((lab, streams))
-}
-
 /// After the move the router's way to the peer takes smaller packets: it says
 /// so about what comes from the new address.
 fn small_link(places: &Places, v6: bool) -> Result<Figures> {
-    let (lab, streams) = begin(places, v6)?;
+    let (lab, streams) = begin(places, CABLE, v6)?;
     move_by_daemon(&lab, WLAN, CELL, streams.address)?;
     program::run(&lab.world.router, &["ip", "link", "set", "home", "mtu", &NARROW.to_string()], "")?;
     streams.allow(11);
@@ -42,7 +32,7 @@ fn small_link(places: &Places, v6: bool) -> Result<Figures> {
 
 /// The interface that the mobile host moves to takes smaller packets.
 fn small_interface(places: &Places, v6: bool) -> Result<Figures> {
-    let (lab, streams) = begin(places, v6)?;
+    let (lab, streams) = begin(places, CABLE, v6)?;
     lab.world.mobile.kernel.set_mtu("em1", NARROW);
     move_by_daemon(&lab, WLAN, CELL, streams.address)?;
     streams.allow(11);
@@ -58,7 +48,7 @@ fn small_interface(places: &Places, v6: bool) -> Result<Figures> {
 /// After the move the peer's own interface takes smaller packets, towards the
 /// new address: its TCP made them for another one.
 fn small_peer(places: &Places, v6: bool) -> Result<Figures> {
-    let (lab, streams) = begin(places, v6)?;
+    let (lab, streams) = begin(places, CABLE, v6)?;
     move_by_daemon(&lab, WLAN, CELL, streams.address)?;
     lab.world.peer.kernel.set_mtu("em0", NARROW);
     streams.allow(11);
@@ -75,15 +65,9 @@ fn small_peer(places: &Places, v6: bool) -> Result<Figures> {
 
 /// Both ends send into the void for a while.
 fn outage(places: &Places, v6: bool) -> Result<Figures> {
-    let (lab, streams) = begin(places, v6)?;
+    let (lab, streams) = begin(places, CABLE, v6)?;
     streams.allow(11);
-    let (old, new) = lab.change_interface(WLAN, CELL, streams.address)?;
-    std::thread::sleep(OUTAGE);
-    lab.plug_in(CELL, new);
-    let report = lab.mover()?.announce(old, new)?;
-    check!(report["peers"][0]["outcome"] == "moved", "the move came to {report}");
-    let heard = lab.wait_resumed(PATIENCE, |heard| heard.sent_data.is_some() && heard.received_data.is_some())?;
-    streams.wait(11)?;
+    let heard = vanish(&lab, &streams, OUTAGE)?;
     streams.finish()?;
     let of = |counter| -> Result<(u64, u64)> {
         Ok((lab.counters(&lab.world.mobile)?.get(counter), lab.counters(&lab.world.peer)?.get(counter)))
