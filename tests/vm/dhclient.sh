@@ -31,7 +31,7 @@ ask 1 || { cat "$work/dhclient.1"; skip_all "dhclient got no address in this roo
 check "dhclient has 10.1.0.52" 0
 in_mobile netstat -rn4 | grep -q '^default.*10\.1\.0\.1'
 check "and a default route" $?
-automatic=true
+watching='automatic = true'
 daemons
 spawn in_peer "$tool" echo $far4 7
 sleep 1

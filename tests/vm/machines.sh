@@ -35,7 +35,6 @@ peers = ["10.9.0.0/24"]
 group_key = "$work/group.key"
 host_key = "$work/mobile.key"
 claims = "$work/mobile.claims"
-automatic = false
 log_level = "debug"
 END
 mobctl_in mobile keygen host >/dev/null

@@ -196,13 +196,11 @@ configure() { # JAIL...: the first is the mobile one
 		{
 			echo "mobile = $mobile"
 			[ $mobile = false ] || echo 'peers = ["10.9.0.0/24", "2001:db8:9::/64"]'
-			# A scenario sets it otherwise where the daemon is to notice by itself.
+			# Most scenarios say themselves when the host moves; others set this.
 			[ $mobile = false ] || echo "${watching:-automatic = false}"
 			echo "group_key = \"$work/group.key\""
 			echo "host_key = \"$work/$name.key\""
 			echo "claims = \"$work/$name.claims\""
-			# Most scenarios say themselves when a host moves.
-			echo "automatic = ${automatic:-false}"
 			echo 'log_level = "debug"'
 		} >"$work/$name.conf"
 		[ $mobile = false ] || mobctl_in "$name" keygen group >/dev/null
