@@ -103,6 +103,10 @@ pub fn inside(build: &Path, name: &str) -> Result<()> {
 /// When one cannot be started, or the file cannot be written.
 pub fn run(build: &Path, names: &[String], json: Option<&Path>) -> Result<bool> {
     require(&[("ip", "iproute2")])?;
+    if let Some(name) = names.iter().find(|name| ALL.iter().all(|bench| bench.name != **name)) {
+        let all: Vec<_> = ALL.iter().map(|bench| bench.name).collect();
+        return Err(Error::Program(format!("no bench {name}; there are {}", all.join(", "))));
+    }
     let mut rows = Vec::new();
     let mut good = true;
     for bench in ALL.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name)) {
