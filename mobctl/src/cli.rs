@@ -1,9 +1,10 @@
 //! The command line, see mobctl(8).
 
+use crate::completion::Shell;
 use crate::keyfile::Kind;
 use crate::tuple::{Transport, parse_end};
 use crate::{config, control, daemon::pidfile};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -25,17 +26,17 @@ pub struct Common {
     /// Print JSON instead of a table.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Numbers only. mobctl looks no names up anyway; a peer's name is what it says of itself.
+    /// Numbers only: leave out the names that peers give themselves. Nothing is ever looked up in the DNS.
     #[arg(short, long, global = true)]
     pub numeric: bool,
     /// The control device of the kernel module.
-    #[arg(long, global = true, value_name = "PATH", default_value = "/dev/mobconn")]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath, default_value = "/dev/mobconn")]
     pub device: PathBuf,
     /// The configuration file.
-    #[arg(long, global = true, value_name = "PATH", default_value = config::DEFAULT_PATH)]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath, default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,
     /// The control socket of the daemon.
-    #[arg(long, global = true, value_name = "PATH", default_value = control::DEFAULT_PATH)]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath, default_value = control::DEFAULT_PATH)]
     pub control: PathBuf,
 }
 
@@ -48,7 +49,7 @@ pub enum Command {
         #[arg(short, long)]
         foreground: bool,
         /// Where the number of the process is kept.
-        #[arg(long, value_name = "PATH", default_value = pidfile::DEFAULT_PATH)]
+        #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, default_value = pidfile::DEFAULT_PATH)]
         pidfile: PathBuf,
     },
     /// Show whether module and daemon run, and what is wrong.
@@ -114,7 +115,7 @@ pub enum Command {
         #[arg(value_enum)]
         what: KeygenKind,
         /// The key file, instead of the one that the configuration names.
-        #[arg(short, long, value_name = "PATH")]
+        #[arg(short, long, value_name = "PATH", value_hint = ValueHint::FilePath)]
         output: Option<PathBuf>,
     },
     /// The name of this host in the DNS.
@@ -126,6 +127,12 @@ pub enum Command {
     Doctor,
     /// Show the versions of mobctl and of the module.
     Version,
+    /// Print what a shell needs to complete the command line.
+    Completion {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
 }
 
 /// Commands on a single binding.

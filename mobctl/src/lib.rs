@@ -4,6 +4,7 @@
 //! command line.
 
 pub mod cli;
+pub mod completion;
 pub mod config;
 pub mod connections;
 pub mod control;

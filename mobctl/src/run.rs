@@ -10,7 +10,7 @@ use crate::keyfile::{self, Kind};
 use crate::settings::Settings;
 use crate::show::{self, Shown};
 use crate::tuple::{self, Transport};
-use crate::{daemon, ddns, system};
+use crate::{completion, daemon, ddns, system};
 use mobconn_abi::{ABI_VERSION, Tuple};
 use mobconn_dprp::{GroupKey, HostKey};
 use rand_chacha::ChaCha20Rng;
@@ -78,6 +78,10 @@ pub fn run(cli: Cli) -> Result<Option<Exit>, Failure> {
         Command::Check => (check(&common)?, None),
         Command::Doctor => crate::doctor::run(&common),
         Command::Version => (version(&common), None),
+        Command::Completion { shell } => {
+            let script = completion::script(shell);
+            (Shown { json: json!({ "completion": { "script": script } }), text: script }, None)
+        }
     };
     print(&common, &shown)?;
     Ok(exit)
@@ -127,7 +131,7 @@ fn flows(common: &Common) -> Result<Shown, Failure> {
 
 fn peers(common: &Common) -> Result<Shown, Failure> {
     match control::ask(&common.control, &Request::Peers, PATIENCE)? {
-        Response::Peers { peers } => Ok(show::peers(&peers)),
+        Response::Peers { peers } => Ok(show::peers(&peers, !common.numeric)),
         other => Err(unexpected(&other)),
     }
 }
@@ -147,7 +151,7 @@ fn moved(common: &Common, request: &Request, patience: Duration) -> Result<(Show
     } else {
         None
     };
-    Ok((show::moved(&report), exit))
+    Ok((show::moved(&report, !common.numeric), exit))
 }
 
 fn unexpected(response: &Response) -> Failure {

@@ -129,15 +129,20 @@ pub fn stats(counters: &[(Counter, u64)]) -> Shown {
     Shown { text: table(&["COUNTER", "VALUE", "MEANING"], &rows), json: json!({ "stats": map }) }
 }
 
-/// The associations.
+/// A name that a peer gives itself, if names are wanted.
+fn name(name: &str, names: bool) -> String {
+    if names { name.to_owned() } else { String::new() }
+}
+
+/// The associations; in the table with the names of peers, or without.
 #[must_use]
-pub fn peers(peers: &[Peer]) -> Shown {
+pub fn peers(peers: &[Peer], names: bool) -> Shown {
     let rows: Vec<_> = peers
         .iter()
         .map(|peer| {
             vec![
                 peer.key.chars().take(16).collect(),
-                peer.name.clone(),
+                name(&peer.name, names),
                 peer.address.to_string(),
                 peer.local.to_string(),
                 peer.round_trip_ms.map(|ms| format!("{ms:.1}ms")).unwrap_or_default(),
@@ -197,16 +202,16 @@ pub fn networks(report: &Report) -> Shown {
     Shown { text, json: json!({ "networks": value(report) }) }
 }
 
-/// The outcome of a move.
+/// The outcome of a move; in the table with the names of peers, or without.
 #[must_use]
-pub fn moved(report: &MoveReport) -> Shown {
+pub fn moved(report: &MoveReport, names: bool) -> Shown {
     let rows: Vec<_> = report
         .peers
         .iter()
         .map(|one| {
             vec![
                 one.peer.chars().take(16).collect(),
-                one.name.clone(),
+                name(&one.name, names),
                 one.outcome.name().into(),
                 one.flows.to_string(),
                 one.refused.to_string(),

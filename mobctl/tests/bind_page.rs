@@ -1,6 +1,9 @@
 //! docs/bind.md is right: its blocks are run as they stand, but for folders, addresses and the port.
 
 mod dns;
+#[path = "common/page.rs"]
+#[allow(dead_code, reason = "only one function is used")]
+mod page;
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +37,9 @@ fn mobctl(folder: &Path, words: &[&str]) -> Output {
 fn run(folder: &Path, words: &[&str]) -> serde_json::Value {
     let output = mobctl(folder, &[words, &["--json"]].concat());
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    let printed = serde_json::from_slice(&output.stdout).unwrap();
+    page::check(words[0], &printed);
+    printed
 }
 
 #[test]

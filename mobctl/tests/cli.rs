@@ -250,6 +250,8 @@ fn a_doctor_without_a_patient() {
     for advice in ["kldload mobconn", "service mobconn start", "mobctl.conf.sample"] {
         assert!(out.contains(advice), "{out}");
     }
+    // What is not there cannot be unloaded.
+    assert!(out.contains("skipped  hooks ") && !out.contains("kldunload"), "{out}");
     // Each finding that is bad says what to do.
     let lines: Vec<&str> = out.lines().collect();
     for (line, next) in lines.iter().zip(&lines[1..]).filter(|(line, _)| line.starts_with("bad ")) {
@@ -257,43 +259,22 @@ fn a_doctor_without_a_patient() {
     }
 }
 
-/// The names of all members of a JSON value, with their way from the top; of lists, those of the first element.
-fn members(value: &Value, way: &str, into: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => {
-            for (name, value) in map {
-                let way = if way.is_empty() { name.clone() } else { format!("{way}.{name}") };
-                into.push(way.clone());
-                members(value, &way, into);
-            }
-        }
-        Value::Array(list) => list.iter().take(1).for_each(|value| members(value, way, into)),
-        _ => {}
-    }
-}
-
 #[test]
-fn json_has_the_documented_members() {
-    let page = include_str!("../../docs/json.md");
-    let fake = Fake::new();
-    let flow = side("192.0.2.1:5000", "203.0.113.1:22");
-    fake.state().bind(flow, flow);
-    fake.state().events = vec![Event { kind: EventKind::Made as u32, ..Event::default() }];
-    let nobody = ["--control", "/nonexistent/s"];
-    let device = device(&fake);
-    for (exit, command) in [
-        (0, &["flows"][..]),
-        (69, &["status"]),
-        (0, &["version"]),
-        (69, &["doctor", "--config", "/nonexistent/c"]),
-        (0, &["monitor", "-c", "1"]),
-    ] {
-        let (out, _) = run(exit, &[command, &["--json", &device], &nobody].concat());
-        let mut found = Vec::new();
-        out.lines().for_each(|line| members(&json(line), "", &mut found));
-        assert!(found.len() > 3, "{out}");
-        for name in found {
-            assert!(page.contains(&format!("`{name}`")), "{name} of mobctl {} is not in docs/json.md", command[0]);
-        }
-    }
+fn bash_completes_the_command_line() {
+    let (script, _) = run(0, &["completion", "bash"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mobctl");
+    std::fs::write(&path, script).unwrap();
+    let complete = |words: &str, last: &str, before: &str, at: usize| {
+        let ask = format!(
+            ". {}; COMP_WORDS=({words}); COMP_CWORD={at}; _mobctl mobctl '{last}' '{before}'; echo ${{COMPREPLY[@]}}",
+            path.display()
+        );
+        let output = Command::new("bash").args(["-c", &ask]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(complete("mobctl fl", "fl", "mobctl", 1), "flows flow\n");
+    let kinds = complete("mobctl keygen ''", "", "keygen", 2);
+    assert!(kinds.ends_with(" host group public\n"), "{kinds}");
+    assert!(complete("mobctl flow add ''", "", "add", 3).contains("tcp udp"));
 }

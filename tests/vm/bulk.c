@@ -7,7 +7,7 @@
  *						sends; prints bytes, microseconds
  *	bulk flood LOCAL PORT ADDRESS PORT SIZE SECONDS
  *						UDP, 400 datagrams a second
- *	bulk hog COUNT SECONDS			keeps so many full mbufs for so long
+ *	bulk hog SECONDS			keeps all mbufs for so long
  */
 #include <sys/types.h>
 #include <sys/socket.h>
@@ -16,7 +16,10 @@
 #include <err.h>
 #include <errno.h>
 #include <netdb.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,30 +142,71 @@ flood(char **a)
 	return (0);
 }
 
-/* Datagrams that nobody reads, in as many sockets as it takes. */
+/*
+ * All mbufs there are: datagrams that nobody reads. Who sends sleeps in the
+ * kernel once there is none left, for others to be given back; so two threads
+ * send, with clusters and without, and the main one, which needs no mbuf to
+ * read, frees them in the end.
+ */
+#define	PAIRS	48
+
+struct hog {
+	size_t size;
+	int pair[PAIRS][2];
+};
+static atomic_uint hogs;
+static atomic_ulong hogged;
+static atomic_bool enough;
+
+static void *
+hog_thread(void *cookie)
+{
+	struct hog *h = cookie;
+
+	for (int i = 0; i < PAIRS; i++)
+		while (!enough && send(h->pair[i][1], pattern, h->size, MSG_DONTWAIT) > 0)
+			hogged++;
+	hogs--;
+	return (NULL);
+}
+
 static int
 hog(char **a)
 {
-	uint64_t wanted = strtoull(a[0], NULL, 10), got = 0;
+	static struct hog all[] = { { .size = 1500 }, { .size = 100 } };
+	static uint8_t trash[CHUNK];
 	int room = 1 << 20;
+	pthread_t thread;
 
-	while (got < wanted) {
-		int pair[2];
-		uint64_t before = got;
-
-		if (socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) != 0)
-			break;
-		setsockopt(pair[0], SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
-		setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
-		while (got < wanted && send(pair[1], pattern, 1500, MSG_DONTWAIT) > 0)
-			got++;
-		if (got == before)
-			break;
+	for (int n = 0; n < 2; n++)
+		for (int i = 0; i < PAIRS; i++) {
+			if (socketpair(AF_UNIX, SOCK_DGRAM, 0, all[n].pair[i]) != 0)
+				err(1, "socketpair");
+			for (int end = 0; end < 2; end++) {
+				setsockopt(all[n].pair[i][end], SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+				setsockopt(all[n].pair[i][end], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+			}
+		}
+	for (int n = 0; n < 2; n++) {
+		hogs++;
+		if ((errno = pthread_create(&thread, NULL, hog_thread, &all[n])) != 0)
+			err(1, "pthread_create");
 	}
-	printf("%ju\n", (uintmax_t)got);
+	sleep(atoi(a[0]));
+	printf("%lu\n", hogged);
 	fflush(stdout);
-	sleep(atoi(a[1]));
-	return (0);
+	enough = true;
+	for (;;) {
+		unsigned left = hogs;
+
+		for (int n = 0; n < 2; n++)
+			for (int i = 0; i < PAIRS; i++)
+				while (recv(all[n].pair[i][0], trash, sizeof(trash), MSG_DONTWAIT) > 0)
+					;
+		if (left == 0)
+			return (0);
+		usleep(1000);
+	}
 }
 
 int
@@ -181,7 +225,7 @@ main(int argc, char **argv)
 		return (source(argv + 2));
 	if (argc == 8 && strcmp(what, "flood") == 0)
 		return (flood(argv + 2));
-	if (argc == 4 && strcmp(what, "hog") == 0)
+	if (argc == 3 && strcmp(what, "hog") == 0)
 		return (hog(argv + 2));
 	errx(64, "usage: see the source");
 }

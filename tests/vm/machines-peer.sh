@@ -18,6 +18,7 @@ undo() {
 	sleep 1
 	umount -f /export 2>/dev/null
 	ifconfig lo1 destroy
+	for card in vtnet0 vtnet1; do ifconfig $card down; done
 }
 if command -v nfsd >/dev/null && command -v mountd >/dev/null && command -v rpcbind >/dev/null; then
 	mkdir -p /export /var/db /var/run

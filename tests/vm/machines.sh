@@ -17,12 +17,18 @@ join() { # N: in network N and nowhere else
 	ifconfig vtnet$(($1 - 1)) inet "10.$1.0.2/24" up
 	route -q add default "10.$1.0.1" >/dev/null
 }
-undo() { umount -f "$work/mnt" 2>/dev/null; route -q delete default >/dev/null 2>&1; }
+undo() {
+	umount -f "$work/mnt" 2>/dev/null
+	echo enough | nc -N -w 5 10.2.0.1 9998
+	route -q delete default >/dev/null 2>&1
+	# What waits in a card to be filled.
+	for card in vtnet0 vtnet1; do ifconfig $card down; done
+}
 load
 join 1
 # The peer is ready when it hands out the group's key.
 limit=120
-while ! nc -w 3 10.1.0.1 9999 <&- >"$work/group.key" 2>/dev/null || ! [ -s "$work/group.key" ]; do
+while ! nc -d -w 3 10.1.0.1 9999 >"$work/group.key" 2>/dev/null || ! [ -s "$work/group.key" ]; do
 	sleep 2
 	limit=$((limit - 2))
 	[ $limit -gt 0 ] || { check "the peer answers" 1; finish; }
@@ -78,7 +84,6 @@ fi
 [ "$(sysctl -n net.inet.mobconn.stats.translated_out)" -gt 0 ]
 check "packets were translated ($(sysctl -n net.inet.mobconn.stats.translated_out))" $?
 finished stream "the stream is whole"
-echo enough | nc -N -w 5 10.2.0.1 9998
 [ $failed = 0 ] || tail -n 60 "$work/mobile.log"
 kill "$(cat "$work/mobile.pid")"
 sleep 1

@@ -28,7 +28,7 @@ if [ "$limit" -gt 100000 ]; then
 else
 	spent=$(netstat -m | awk -F'[/ ]' '/requests for mbufs denied/ { print $1 + $2 + $3 }')
 	for round in 1 2 3; do
-		"$bin/bulk" hog "$limit" 6 >"$work/hog" &
+		"$bin/bulk" hog 6 >"$work/hog" &
 		hog=$!
 		sleep 5
 		netstat -m | sed -n '1p;/denied/p;/delayed/p'

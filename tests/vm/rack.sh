@@ -14,11 +14,11 @@ done
 serve
 for v in 4 6; do
 	spawn in_peer "$bin/bulk" sink "$(at far $v)" 9
-	talk rack$v mobile tcp "$(at old $v)" 6000 "$(at far $v)" 1200 100 3000 &
+	talk rack$v mobile tcp "$(at old $v)" 6000 "$(at far $v)" $((1200 * patience)) 100 3000 &
 done
 sleep 3
 for v in 4 6; do
-	(in_mobile "$bin/bulk" source "$(at old $v)" 6001 "$(at far $v)" 9 60 >"$work/bulk$v" 2>&1; echo $? >"$work/bulk$v.status"; : >"$work/bulk$v.err") &
+	(in_mobile "$bin/bulk" source "$(at old $v)" 6001 "$(at far $v)" 9 $((60 * patience)) >"$work/bulk$v" 2>&1; echo $? >"$work/bulk$v.status"; : >"$work/bulk$v.err") &
 done
 sleep 2
 in_mobile sysctl -n net.inet.tcp.functions_available
@@ -51,7 +51,7 @@ go 3 2 "in the other network again"
 check "packets were translated ($(stat mobile translated_out), $(stat peer translated_in))" $?
 for v in 4 6; do
 	finished rack$v "IPv$v: the stream is whole" 200
-	finished bulk$v "IPv$v: the bulk is whole ($(cat "$work/bulk$v"))"
+	finished bulk$v "IPv$v: the bulk is whole ($(cat "$work/bulk$v"))" 200
 done
 for name in mobile peer; do jexec $name sysctl -q net.inet.tcp.functions_default=freebsd >/dev/null; done
 unload

@@ -105,7 +105,10 @@ pub fn run(common: &Common) -> (Shown, Option<Exit>) {
     let mut findings = vec![configuration(&common.config, &settings)];
     findings.extend(module_and_table(module.as_ref().map(|(info, records)| (info, records.as_slice()))));
     findings.push(system::at_boot());
-    findings.push(hooks::check());
+    findings.push(match &module {
+        Ok(_) => hooks::check(),
+        Err(_) => skipped("hooks", "there are none without the module"),
+    });
     findings.push(running(daemon.as_ref()));
     findings.push(addresses(config));
     findings.extend(firewall(status, &peers));

@@ -315,7 +315,7 @@ mod tests {
                 (IF_DATA + IFI_LINK_STATE, &[link_state]),
                 (IF_DATA + IFI_DATALEN, &152_u16.to_ne_bytes()),
             ],
-            &[link.clone()],
+            std::slice::from_ref(&link),
         );
         let which = word(RTA_NETMASK | RTA_IFP | RTA_IFA);
         let fields: [(usize, &[u8]); 2] = [(IFM_ADDRS, &which), (IFM_INDEX, &3_u16.to_ne_bytes())];

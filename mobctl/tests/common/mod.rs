@@ -1,5 +1,8 @@
 //! A kernel that is none: the device socket of a user-space host over a table in this process.
 
+#[allow(dead_code, reason = "not every test prints JSON")]
+pub(crate) mod page;
+
 use mobconn_abi as abi;
 use mobconn_abi::{
     Alternate, Expire, FlowAdd, FlowDelete, FlowGet, FlowList, Half, HalfState, Info, MoveBatch, MoveEntry, Record,
