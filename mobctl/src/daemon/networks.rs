@@ -8,10 +8,11 @@
 use super::aliases::Aliases;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::networks::Snapshot;
+use crate::networks::egress::Steering;
 use crate::networks::memory::Memory;
 use crate::networks::policy::{Decision, Policy, Preference, Standing};
 use crate::networks::report::{self, Report};
-use crate::networks::{Snapshot, egress};
 use crate::system::Watcher;
 use mobconn_abi::Egress;
 use mobconn_dprp::{Instant, Prefix};
@@ -35,6 +36,7 @@ pub(super) struct Networks {
     /// The wishes that came at run time, in place of the configuration's.
     wishes: Option<Vec<String>>,
     again: Option<Instant>,
+    steering: Steering,
     pub(super) aliases: Aliases,
 }
 
@@ -56,6 +58,7 @@ impl Networks {
             policy: Policy::new(preference(config, None)),
             wishes: None,
             again: None,
+            steering: Steering::default(),
             aliases: Aliases::new(config.keep_old_address),
         }
     }
@@ -162,8 +165,8 @@ impl Networks {
     }
 
     /// What the kernel is to be told: without automatic moves nothing, as an administrator routes then.
-    pub(super) fn egress(&self, targets: &[Prefix], peers: &[IpAddr], port: u16) -> Egress {
-        if self.automatic { egress::egress(&self.policy, targets, peers, port) } else { Egress::default() }
+    pub(super) fn egress(&mut self, now: Instant, targets: &[Prefix], peers: &[IpAddr], port: u16) -> Egress {
+        if self.automatic { self.steering.egress(now, &self.policy, targets, peers, port) } else { Egress::default() }
     }
 
     /// The addresses that interfaces other than the loopback have, usable or not.
@@ -182,7 +185,11 @@ impl Networks {
 
     pub(super) fn report(&self, now: Instant, told: &Egress) -> Report {
         let preference = self.policy.preference();
-        let source = |rule: &mobconn_abi::EgressRule| crate::tuple::from_bytes(&rule.source, rule.version);
+        // Not of networks that went.
+        let configured = self.configured();
+        let source = |rule: &mobconn_abi::EgressRule| {
+            crate::tuple::from_bytes(&rule.source, rule.version).filter(|source| configured.contains(source))
+        };
         Report {
             automatic: self.automatic,
             trouble: self.trouble.clone(),

@@ -20,7 +20,8 @@ impl Daemon {
     pub(super) fn steer(&mut self) {
         let peers: Vec<IpAddr> = self.endpoint.peers().map(|peer| peer.address.ip()).collect();
         let config = &self.settings.config;
-        self.host.steer(self.networks.egress(&self.targets, &peers, config.port));
+        let egress = self.networks.egress(self.clock.now(), &self.targets, &peers, config.port);
+        self.host.steer(egress);
     }
 
     /// Moves flows as was decided.

@@ -485,6 +485,7 @@ impl Lab {
                 watch.resets,
                 watch.foreign
             );
+            text += &format!("milliseconds around the last move:\n{}", watch.trace());
         });
         if let Some(stage) = &self.stage {
             for host in [&self.world.mobile, &self.world.peer] {

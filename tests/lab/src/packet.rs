@@ -9,12 +9,14 @@ pub const DPRP_PORT: u16 = 9434;
 /// Transport of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
-    /// TCP, with its flags and the sequence number of its first byte.
+    /// TCP, with its flags, the sequence number of its first byte, and what it acknowledges.
     Tcp {
         /// The flags, as in the header's 14th byte.
         flags: u8,
         /// Sequence number.
         sequence: u32,
+        /// Acknowledgement number.
+        acknowledged: u32,
     },
     /// UDP.
     Udp,
@@ -56,8 +58,9 @@ impl View {
         let (transport, transport_header) = match protocol {
             6 => {
                 let flags = *segment.get(13)?;
-                let sequence = u32::from(be16(segment, 4)?) << 16 | u32::from(be16(segment, 6)?);
-                (Transport::Tcp { flags, sequence }, usize::from(segment.get(12)? >> 4) * 4)
+                let number = |at| Some(u32::from(be16(segment, at)?) << 16 | u32::from(be16(segment, at + 2)?));
+                let (sequence, acknowledged) = (number(4)?, number(8)?);
+                (Transport::Tcp { flags, sequence, acknowledged }, usize::from(segment.get(12)? >> 4) * 4)
             }
             17 => (Transport::Udp, 8),
             _ => return None,
@@ -91,8 +94,8 @@ impl fmt::Display for View {
             Transport::Udp => "UDP",
         };
         write!(f, "{name} {} > {}, {} bytes", self.source, self.destination, self.length)?;
-        if let Transport::Tcp { flags, sequence } = self.transport {
-            write!(f, ", flags {flags:#04x}, sequence {sequence}")?;
+        if let Transport::Tcp { flags, sequence, acknowledged } = self.transport {
+            write!(f, ", flags {flags:#04x}, sequence {sequence}, acknowledged {acknowledged}")?;
         }
         Ok(())
     }
@@ -138,7 +141,7 @@ mod tests {
         let view = View::parse(&SYN).expect("a whole segment");
         assert_eq!(view.source, "192.0.2.10:40000".parse().expect("an address"));
         assert_eq!(view.destination, "203.0.113.5:80".parse().expect("an address"));
-        assert_eq!(view.transport, Transport::Tcp { flags: 2, sequence: 0x0102_0304 });
+        assert_eq!(view.transport, Transport::Tcp { flags: 2, sequence: 0x0102_0304, acknowledged: 0 });
         assert_eq!((view.payload, view.length), (44, 0));
         assert!(!view.is_reset());
     }

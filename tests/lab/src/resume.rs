@@ -113,15 +113,23 @@ impl Spoken {
         self.segments.get(&(local, remote)).map_or(0, |segment| segment.count)
     }
 
-    /// An ICMP error about the first segment that is not acknowledged.
-    pub(crate) fn unreachable(&self, local: SocketAddr, remote: SocketAddr) -> Option<Vec<u8>> {
-        let segment = self.segments.get(&(local, remote))?;
-        let mut quote = segment.front.clone();
+    /// ICMP errors about what may be the first segment that is not acknowledged: TCP believes only the one that is. It is
+    /// the segment behind the last acknowledgement that came, unless TCP threw that away (it came with a segment that was
+    /// older than all it waits for); then it is the one that the timer sent last.
+    pub(crate) fn unreachable(&self, local: SocketAddr, remote: SocketAddr) -> Vec<Vec<u8>> {
+        let Some(segment) = self.segments.get(&(local, remote)) else { return Vec::new() };
+        let mut quotes = vec![segment.front.clone()];
         if let Some(number) = self.acknowledged.get(&(local, remote)) {
-            quote.get_mut(segment.sequence..segment.sequence + 4)?.copy_from_slice(number);
+            let mut quote = segment.front.clone();
+            if let Some(sequence) = quote.get_mut(segment.sequence..segment.sequence + 4) {
+                sequence.copy_from_slice(number);
+            }
+            quotes.insert(0, quote);
+            quotes.dedup();
         }
         // Network unreachable; no route.
-        Some(error(remote.ip(), local.ip(), if local.is_ipv4() { [3, 0] } else { [1, 0] }, 0, &quote))
+        let kind = if local.is_ipv4() { [3, 0] } else { [1, 0] };
+        quotes.iter().map(|quote| error(remote.ip(), local.ip(), kind, 0, quote)).collect()
     }
 }
 

@@ -177,6 +177,28 @@ impl End {
         Ok(Self { socket, load, name, sent: 0, received: 0, closed: false, ended: false })
     }
 
+    /// What TCP waits for, in words.
+    fn timer(&self) -> String {
+        // SAFETY: all numbers, for which zero is a value.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut length = size_of_val(&info) as libc::socklen_t;
+        let (fd, place) = (self.socket.as_raw_fd(), (&raw mut info).cast());
+        // SAFETY: the place is as long as the length says, and the kernel writes no more.
+        let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, place, &raw mut length) };
+        if result != 0 {
+            return "nothing is known of TCP".to_owned();
+        }
+        format!(
+            "TCP has {} segments out, {} lost; window {}, {} timeouts in a row, its timer takes {} ms, last sent {} ms ago",
+            info.tcpi_unacked,
+            info.tcpi_lost,
+            info.tcpi_snd_cwnd,
+            info.tcpi_backoff,
+            info.tcpi_rto / 1000,
+            info.tcpi_last_data_sent
+        )
+    }
+
     fn done(&self) -> bool {
         self.closed && self.ended
     }
@@ -239,7 +261,8 @@ fn drive(ends: &mut [End], progress: &Progress) -> Result<()> {
             let late: Vec<_> = ends.iter().filter(|end| !end.done()).collect();
             let first = late.first().map(|end| {
                 let (sent, received) = (end.sent, end.received);
-                format!("{}: {sent} of {} sent, {received} of {} received", end.name, end.load.send, end.load.receive)
+                let (name, send, receive, timer) = (&end.name, end.load.send, end.load.receive, end.timer());
+                format!("{name}: {sent} of {send} sent, {received} of {receive} received; {timer}")
             });
             let words = format!("{} of {} streams not complete; {}", late.len(), ends.len(), first.unwrap_or_default());
             return Err(Error::Check(words));

@@ -277,6 +277,9 @@ impl Carrier {
             let next = self.extras.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some((number, extra)) = next else { return };
             let state = &mut *lock(&self.state);
+            if !matches!(extra, Extra::Deliver(_)) {
+                state.watch.told(number, Instant::now());
+            }
             match extra {
                 Extra::Send(packets, by) => {
                     for packet in packets {
@@ -307,10 +310,11 @@ impl Carrier {
         let count = |state: &State| state.spoken.get(host).map_or(0, |spoken| spoken.count(local, remote));
         let before = count(state);
         for _ in 0..BACKOFFS {
-            let Some(error) = state.spoken.get(host).and_then(|spoken| spoken.unreachable(local, remote)) else {
-                return;
+            let errors = state.spoken.get(host).map(|spoken| spoken.unreachable(local, remote)).unwrap_or_default();
+            let deliver = |error: &Vec<u8>| {
+                self.ends.iter().filter(|ends| ends.host == host).any(|ends| ends.device.deliver(error))
             };
-            if !self.ends.iter().filter(|ends| ends.host == host).any(|ends| ends.device.deliver(&error)) {
+            if errors.is_empty() || !errors.iter().all(deliver) {
                 return;
             }
             let mut buffer = [0; MTU];
@@ -398,6 +402,7 @@ impl Carrier {
         if foreign {
             tally.foreign += 1;
             state.watch.foreign(&flight.packet);
+            state.watch.note("foreign", &flight.packet, now);
             return None;
         }
         tally.packets += 1;
@@ -406,6 +411,7 @@ impl Carrier {
             ends.router.deliver(&flight.packet)
         } else {
             state.watch.arrives(&flight.packet, now);
+            state.watch.note("arrives", &flight.packet, now);
             match self.hosts.get(ends.host)?.kernel.input(&flight.packet, ends.device.name()) {
                 Input::Nothing => true,
                 Input::Deliver(packet) => {
@@ -429,10 +435,16 @@ impl State {
         let Some(cable) = self.cables.get_mut(number) else { return };
         if !cable.plugged {
             cable.lane(way).tally.unplugged += 1;
+            self.watch.note("unplugged", &packet, now);
             return;
         }
         self.watch.enters(way, &packet, now);
-        let Some(at) = cable.lane(way).offer(now, packet.len()) else { return };
+        let Some(at) = cable.lane(way).offer(now, packet.len()) else {
+            return self.watch.note("dropped", &packet, now);
+        };
+        if way == Way::Up {
+            self.watch.note("sent", &packet, now);
+        }
         self.number += 1;
         self.flights.push(Reverse(Flight { at, number: self.number, cable: number, up: way == Way::Up, packet }));
     }

@@ -51,14 +51,9 @@ impl Flow {
         self.peer.wait_more(PROOF, PATIENCE)
     }
 
-    /// Until both directions are heard again.
+    /// Waits until both directions are heard again. When the first datagram left, and when the first one came.
     fn resumed(&self) -> Result<[Duration; 2]> {
-        let heard =
-            self.lab.wait_resumed(PATIENCE, |heard| heard.sent_data.is_some() && heard.received_data.is_some())?;
-        let [Some(sent), Some(received)] = [heard.sent_data, heard.received_data] else {
-            return Err(Error::Check("heard nothing".to_owned()));
-        };
-        Ok([sent, received])
+        self.lab.wait_resumed(PATIENCE, |heard| heard.sent_data.is_some() && heard.received_data.is_some())?.costs()
     }
 
     fn finish(self) -> Result<()> {
@@ -86,15 +81,14 @@ pub(super) fn break_before_make(places: &Places, one_way: u32) -> Result<Vec<Row
     }
     flow.finish()?;
     let round_trip = 2.0 * f64::from(one_way);
-    let (sent, received): (Vec<_>, Vec<_>) = costs.into_iter().map(|[sent, received]| (sent, received)).unzip();
+    let (left, received): (Vec<_>, Vec<_>) = costs.into_iter().map(|[left, received]| (left, received)).unzip();
     let name = |what: &str| format!("break before make, {one_way} ms one way, {what}");
     let mut rows = Vec::new();
     // Only in the first move the kernels make bindings.
     for (which, range) in [("", 1..MOVES + 1), (", first move", 0..1)] {
         let of = |times: &[Duration]| times.get(range.clone()).unwrap_or_default().to_vec();
         let (leaves, comes) = (name(&format!("mobile > peer{which}")), name(&format!("peer > mobile{which}")));
-        let delay = Duration::from_millis(one_way.into());
-        rows.push(Row::departures(leaves, of(&sent), delay, Some(round_trip + ALLOWANCE)));
+        rows.push(Row::times(leaves, of(&left), Some(round_trip + ALLOWANCE)));
         rows.push(Row::times(comes, of(&received), Some(2.0 * round_trip + ALLOWANCE)));
     }
     Ok(rows)

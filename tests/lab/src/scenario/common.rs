@@ -3,7 +3,7 @@
 use crate::cable::Lane;
 use crate::check;
 use crate::error::{Doing, Error, Result};
-use crate::lab::{Counters, Lab, Places, Shape};
+use crate::lab::{Counters, Lab};
 use crate::stream::{self, Load, Pump};
 use crate::watch::Resumption;
 use mobconn_abi::Counter;
@@ -67,9 +67,14 @@ impl Streams {
 
     /// Waits until so many twelfths have arrived, all streams together.
     pub(crate) fn wait(&self, twelfths: u64) -> Result<()> {
+        self.wait_for(twelfths, PATIENCE)
+    }
+
+    /// The same, each way for so long.
+    pub(crate) fn wait_for(&self, twelfths: u64, patience: Duration) -> Result<()> {
         let count = self.flows.len() as u64;
-        self.peer.wait_received(count * (self.up * twelfths / 12), PATIENCE)?;
-        self.mobile.wait_received(count * (self.down * twelfths / 12), PATIENCE)
+        self.peer.wait_received(count * (self.up * twelfths / 12), patience)?;
+        self.mobile.wait_received(count * (self.down * twelfths / 12), patience)
     }
 
     /// Lets all flow, and waits for the end.
@@ -94,27 +99,24 @@ impl Streams {
     }
 }
 
-/// Two hosts with cables of this kind, one stream each way of a megabyte, which has begun and is claimed.
-pub(crate) fn begin(places: &Places, cable: Lane, v6: bool) -> Result<(Lab, Streams)> {
-    let mut lab = Lab::new(places, &Shape::uniform(cable))?;
+/// Starts the daemons, and one stream each way of so many bytes, which begins and is claimed.
+pub(crate) fn begin(lab: &mut Lab, v6: bool, bytes: u64) -> Result<Streams> {
     lab.start_daemons([1, 1])?;
-    let streams = Streams::start(&lab, v6, 1, MEGABYTE, MEGABYTE)?;
+    let streams = Streams::start(lab, v6, 1, bytes, bytes)?;
     streams.allow(2);
     lab.mover()?.wait_claimed(1)?;
     streams.wait(2)?;
-    Ok((lab, streams))
+    Ok(streams)
 }
 
-/// The mobile host is nowhere for a while, and then in the second network. Ends when all that both may send is there.
+/// The mobile host is nowhere for a while, and then in the second network. Ends when both have sent data from there.
 pub(crate) fn vanish(lab: &Lab, streams: &Streams, outage: Duration) -> Result<Resumption> {
     let (old, new) = lab.change_interface(WLAN, CELL, streams.address)?;
     std::thread::sleep(outage);
     lab.plug_in(CELL, new);
     let report = lab.mover()?.announce(old, new)?;
     check!(report["peers"][0]["outcome"] == "moved", "the move came to {report}");
-    let heard = lab.wait_resumed(PATIENCE, |heard| heard.sent_data.is_some() && heard.received_data.is_some())?;
-    streams.wait(11)?;
-    Ok(heard)
+    lab.wait_resumed(PATIENCE, |heard| heard.sent_data.is_some() && heard.received_data.is_some())
 }
 
 /// A time as people read it.

@@ -9,6 +9,7 @@ use crate::host::{Host, Interface};
 use crate::lab::{Lab, Places, Shape};
 use crate::ns::Namespace;
 use crate::world::MOBILE_NODE;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fs;
 use std::net::IpAddr;
@@ -176,8 +177,12 @@ fn make_before_break(places: &Places, v6: bool, better: &Better) -> Result<Figur
         Ok(())
     };
     for (from, to) in [(WLAN, CELL), (CELL, WLAN)] {
+        // Back in a network that it knows, the system sends by it before a busy daemon looks.
+        let busy = |signal| if to == WLAN { lab.mover()?.signal(signal) } else { Ok(()) };
+        busy(Signal::SIGSTOP)?;
         join(&lab, to, streams.address)?;
         trickle.flow(Duration::from_millis(200));
+        busy(Signal::SIGCONT)?;
         match better {
             Better::Wish if to == WLAN => {
                 lab.mover()?.ask(&json!({"command": "prefer", "interfaces": ["em0", "em1"]}))?;

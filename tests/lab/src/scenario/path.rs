@@ -1,11 +1,11 @@
 //! Paths that differ after a move: narrower, or away for a while.
 
 use super::Figures;
-use super::common::{CABLE, CELL, WLAN, begin, ms, rewritten, vanish};
+use super::common::{CABLE, CELL, MEGABYTE, WLAN, begin, ms, rewritten, vanish};
 use super::tcp::move_by_daemon;
 use crate::check;
 use crate::error::Result;
-use crate::lab::Places;
+use crate::lab::{Lab, Places, Shape};
 use crate::program;
 use mobconn_abi::Counter;
 use std::time::Duration;
@@ -19,7 +19,8 @@ const OUTAGE: Duration = Duration::from_secs(4);
 /// After the move the router's way to the peer takes smaller packets: it says
 /// so about what comes from the new address.
 fn small_link(places: &Places, v6: bool) -> Result<Figures> {
-    let (lab, streams) = begin(places, CABLE, v6)?;
+    let mut lab = Lab::new(places, &Shape::uniform(CABLE))?;
+    let streams = begin(&mut lab, v6, MEGABYTE)?;
     move_by_daemon(&lab, WLAN, CELL, streams.address)?;
     program::run(&lab.world.router, &["ip", "link", "set", "home", "mtu", &NARROW.to_string()], "")?;
     streams.allow(11);
@@ -32,7 +33,8 @@ fn small_link(places: &Places, v6: bool) -> Result<Figures> {
 
 /// The interface that the mobile host moves to takes smaller packets.
 fn small_interface(places: &Places, v6: bool) -> Result<Figures> {
-    let (lab, streams) = begin(places, CABLE, v6)?;
+    let mut lab = Lab::new(places, &Shape::uniform(CABLE))?;
+    let streams = begin(&mut lab, v6, MEGABYTE)?;
     lab.world.mobile.kernel.set_mtu("em1", NARROW);
     move_by_daemon(&lab, WLAN, CELL, streams.address)?;
     streams.allow(11);
@@ -48,7 +50,8 @@ fn small_interface(places: &Places, v6: bool) -> Result<Figures> {
 /// After the move the peer's own interface takes smaller packets, towards the
 /// new address: its TCP made them for another one.
 fn small_peer(places: &Places, v6: bool) -> Result<Figures> {
-    let (lab, streams) = begin(places, CABLE, v6)?;
+    let mut lab = Lab::new(places, &Shape::uniform(CABLE))?;
+    let streams = begin(&mut lab, v6, MEGABYTE)?;
     move_by_daemon(&lab, WLAN, CELL, streams.address)?;
     lab.world.peer.kernel.set_mtu("em0", NARROW);
     streams.allow(11);
@@ -65,9 +68,11 @@ fn small_peer(places: &Places, v6: bool) -> Result<Figures> {
 
 /// Both ends send into the void for a while.
 fn outage(places: &Places, v6: bool) -> Result<Figures> {
-    let (lab, streams) = begin(places, CABLE, v6)?;
+    let mut lab = Lab::new(places, &Shape::uniform(CABLE))?;
+    let streams = begin(&mut lab, v6, MEGABYTE)?;
     streams.allow(11);
     let heard = vanish(&lab, &streams, OUTAGE)?;
+    streams.wait(11)?;
     streams.finish()?;
     let of = |counter| -> Result<(u64, u64)> {
         Ok((lab.counters(&lab.world.mobile)?.get(counter), lab.counters(&lab.world.peer)?.get(counter)))
