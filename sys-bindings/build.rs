@@ -63,6 +63,8 @@ const FUNCTIONS: &[&str] = &[
     "sysctl_ctx_init",
     "sysctl_handle_64",
     "sysctl_handle_int",
+    "taskqueue_cancel",
+    "taskqueue_cancel_timeout",
     "taskqueue_drain",
     "taskqueue_drain_timeout",
     "taskqueue_enqueue",

@@ -257,9 +257,9 @@ extern "C" fn mobconn_detach(_: *const c_void) {
     net_epoch_wait();
     // Each may have enqueued the other before it could see that all ends.
     if let Some(tasks) = &instance.tasks {
-        tasks.sweep.drain();
-        tasks.attend.drain();
-        tasks.sweep.drain();
+        tasks.sweep.stop();
+        tasks.attend.stop();
+        tasks.sweep.stop();
     }
     instance.tasks = None;
     instance.change(|control, engine| control.flush(engine));

@@ -1,13 +1,19 @@
 //! taskqueue(9): work for a kernel thread that may sleep.
 //!
-//! Context: enqueueing anywhere, also in the network epoch; draining in
+//! Context: enqueueing anywhere, also in the network epoch; stopping in
 //! process context, outside it.
+//!
+//! FreeBSD destroys the network stack of a jail on the queue's own thread when
+//! the last reference to the jail goes where nobody may sleep. There
+//! taskqueue_drain(9) of a task that is queued waits for itself. So what is
+//! queued is taken off first; what runs then is on another thread.
 
 use crate::{NoMemory, ffi, try_box};
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
+use core::ptr::null_mut;
 
 /// What a task runs: its context, and how often it was enqueued since.
 pub type TaskFn = unsafe extern "C" fn(*mut c_void, c_int);
@@ -46,16 +52,20 @@ impl Task {
         unsafe { ffi::taskqueue_enqueue(thread_queue(), self.0.get().cast()) };
     }
 
-    /// taskqueue_drain(9): waits until it neither runs nor is to run.
-    pub fn drain(&self) {
-        // SAFETY: as above; process context.
-        unsafe { ffi::taskqueue_drain(thread_queue(), self.0.get().cast()) };
+    /// Takes it off the queue, and waits until it does not run. Also in a task.
+    pub fn stop(&self) {
+        let task = self.0.get().cast();
+        // SAFETY: as above; the number of times is not asked for.
+        while unsafe { ffi::taskqueue_cancel(thread_queue(), task, null_mut()) } != 0 {
+            // SAFETY: as above; process context, and another thread runs it.
+            unsafe { ffi::taskqueue_drain(thread_queue(), task) };
+        }
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.drain();
+        self.stop();
     }
 }
 
@@ -93,15 +103,20 @@ impl TimeoutTask {
         unsafe { ffi::taskqueue_enqueue_timeout(thread_queue(), self.0.get().cast(), ticks) };
     }
 
-    /// taskqueue_drain_timeout(9): waits until it neither runs nor is to run.
-    pub fn drain(&self) {
-        // SAFETY: as above; process context.
-        unsafe { ffi::taskqueue_drain_timeout(thread_queue(), self.0.get().cast()) };
+    /// Ends its timeout, takes it off the queue, and waits until it does not
+    /// run. Also in a task.
+    pub fn stop(&self) {
+        let task = self.0.get().cast();
+        // SAFETY: as above; the number of times is not asked for.
+        while unsafe { ffi::taskqueue_cancel_timeout(thread_queue(), task, null_mut()) } != 0 {
+            // SAFETY: as above; process context, and another thread runs it.
+            unsafe { ffi::taskqueue_drain_timeout(thread_queue(), task) };
+        }
     }
 }
 
 impl Drop for TimeoutTask {
     fn drop(&mut self) {
-        self.drain();
+        self.stop();
     }
 }

@@ -239,6 +239,13 @@ impl Vnet {
         vnet::destroy(self.0);
     }
 
+    /// Destroys the stack on the thread of the task queue, as the kernel does when the last reference to its jail goes
+    /// where nobody may sleep; all timeouts fall due while it does.
+    pub fn destroy_in_task(self) {
+        let kernel = crate::kernel::kernel();
+        kernel.tasks.destroy(kernel, self.0);
+    }
+
     fn alive(&self) -> &'static VnetState {
         assert!(!self.0.is_gone(), "this VNET was destroyed");
         self.0

@@ -10,6 +10,7 @@ use crate::complaint::complain;
 use crate::foreign::shared;
 use crate::kernel::{Kernel, kernel};
 use crate::thread::{self, Entry};
+use crate::vnet::VnetState;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -84,6 +85,8 @@ struct State {
     timer: bool,
     stop: bool,
     worker: Option<ThreadId>,
+    /// Network stacks that the thread is to destroy.
+    ending: Vec<&'static VnetState>,
 }
 
 /// The task queue of a machine.
@@ -139,9 +142,8 @@ impl State {
         Some(task)
     }
 
-    /// Enqueues what is due.
-    fn fire(&mut self) {
-        let now = clock::uptime();
+    /// Enqueues what is due at `now`.
+    fn fire(&mut self, now: Duration) {
         let mut due: Vec<(Duration, usize)> =
             self.timeouts.iter().filter(|(_, (when, _))| *when <= now).map(|(&at, &(when, _))| (when, at)).collect();
         due.sort_unstable();
@@ -195,6 +197,17 @@ impl Tasks {
         state
     }
 
+    /// Destroys a network stack on the queue's thread, as prison_complete() does, with all tasks waiting behind.
+    pub(crate) fn destroy(&'static self, kernel: &'static Kernel, vnet: &'static VnetState) {
+        let mut state = self.lock();
+        state.ending.push(vnet);
+        self.start(&mut state, kernel);
+        self.changed.notify_all();
+        while state.ending.iter().any(|each| std::ptr::eq(*each, vnet)) {
+            state = self.wait(state, "waiting for the end of a network stack");
+        }
+    }
+
     /// When the next timeout is due.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.lock().timeouts.values().map(|(when, _)| *when).min()
@@ -202,7 +215,7 @@ impl Tasks {
 
     /// Begins what is due by the clock.
     pub(crate) fn clock_moved(&self) {
-        self.lock().fire();
+        self.lock().fire(clock::uptime());
         self.changed.notify_all();
     }
 
@@ -276,6 +289,18 @@ fn run(tasks: &'static Tasks) {
         if state.stop {
             return;
         }
+        if let Some(vnet) = state.ending.last().copied() {
+            // What was to be done later falls due just now, and waits for this thread.
+            state.fire(Duration::MAX);
+            drop(state);
+            let entry = Entry::new("vnet_destroy", 0, 0);
+            crate::vnet::destroy(vnet);
+            drop(entry);
+            state = tasks.lock();
+            state.ending.retain(|each| !std::ptr::eq(*each, vnet));
+            tasks.changed.notify_all();
+            continue;
+        }
         let Some(task) = state.take() else {
             state = tasks.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
             continue;
@@ -313,7 +338,7 @@ fn tick(tasks: &'static Tasks) {
         state = match next.map(|when| when.saturating_sub(clock::uptime())) {
             None => tasks.changed.wait(state).unwrap_or_else(poisoned),
             Some(Duration::ZERO) => {
-                state.fire();
+                state.fire(clock::uptime());
                 tasks.changed.notify_all();
                 state
             }

@@ -113,3 +113,16 @@ fn many_bindings_are_looked_at_in_turn() {
     machine.advance(Duration::from_secs(60));
     assert_eq!(bindings(&machine), connections.len() as u64);
 }
+
+#[test]
+fn a_stack_that_ends_in_a_task_waits_for_none() {
+    let machine = loaded(Options::default());
+    machine.set_uptime(Some(1000));
+    let jail = machine.vnet_create();
+    jail.set_connections(&[connection(&at_peer(false, TCP, 1))]);
+    moves(&jail, at_peer(false, TCP, 1), Half::Remote, place(false, 2), 1).expect("a move");
+    // The sweep falls due, and waits for the thread that ends its stack.
+    jail.destroy_in_task();
+    machine.advance(Duration::from_secs(60));
+    assert_eq!(bindings(&machine), 0);
+}
