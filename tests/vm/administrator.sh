@@ -24,7 +24,7 @@ for name in mobile peer; do
 	check "$name: the monitor watches" $?
 done
 dtrace=
-if command -v dtrace >/dev/null && kldload -n dtraceall 2>/dev/null; then
+if command -v dtrace >/dev/null && { kldload -n dtraceall || kldload -n dtrace sdt profile; } 2>/dev/null; then
 	dtrace -q -n 'mobconn:::rebind { printf("rebind %s %s\n", stringof(arg0), stringof(arg1)); }
 	    mobconn:::translate-in,mobconn:::translate-out { @[probename] = count(); } tick-20s { exit(0); }' >"$work/dtrace" 2>&1 &
 	dtrace=$!

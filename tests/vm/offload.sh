@@ -13,7 +13,12 @@ make_jail mobile
 make_jail peer
 ifconfig vtnet0 vnet mobile
 ifconfig vtnet1 vnet peer
-undo() { ifconfig vtnet0 -vnet mobile; ifconfig vtnet1 -vnet peer; }
+undo() {
+	ifconfig vtnet0 -vnet mobile
+	ifconfig vtnet1 -vnet peer
+	# What waits in a card to be filled.
+	for card in vtnet0 vtnet1; do ifconfig $card down; done
+}
 far4=10.1.0.9 far6=2001:db8:1::9 new4=10.1.0.3 new6=2001:db8:1::3
 in_mobile ifconfig vtnet0 inet $old4/24 up
 in_mobile ifconfig vtnet0 inet $new4/32 alias
@@ -48,7 +53,7 @@ try() { # WHAT: both directions and versions, moved in the middle
 			sed "s|^|  $way$v bytes, us: |" "$work/$way$v$port"
 		done
 	done
-	[ "$(stat mobile translated_out)" -gt $((before + 500)) ]
+	[ "$(stat mobile translated_out)" -gt $((before + 20)) ]
 	check "$1: packets were translated ($(($(stat mobile translated_out) - before)))" $?
 }
 both() { # FLAGS

@@ -16,6 +16,8 @@ rounds=15 round=0 moved=0 translated=0
 while [ $round -lt $rounds ]; do
 	round=$((round + 1))
 	make_jail mobile
+	# A jail that is gone keeps its stack until its connections have given up: soon.
+	in_mobile sysctl -q net.inet.tcp.retries=3 >/dev/null
 	link net1 mobile
 	ifconfig rt_net1 inet 10.1.0.1/24 up
 	ifconfig rt_net1 inet6 2001:db8:1::1/64 no_dad
@@ -57,7 +59,7 @@ check "$round stacks came and went, with $moved bindings that had moved" $?
 [ $translated -gt 0 ]
 check "packets were translated in between ($translated)" $?
 in_peer "$bin/hostile" flush
-limit=20
+limit=$((60 * patience))
 while ! kldunload mobconn 2>/dev/null && [ $limit -gt 0 ]; do sleep 1; limit=$((limit - 1)); done
 [ $limit -gt 0 ]
 check "the module unloads without being forced: no binding is counted any more" $?
