@@ -22,10 +22,10 @@ impl Delta {
     /// The sum as one 16-bit word.
     #[inline(always)]
     pub(crate) fn fold(self) -> u16 {
-        let sum = (self.0 & 0xffff_ffff).wrapping_add(self.0 >> 32);
-        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
-        (sum & 0xffff).wrapping_add(sum >> 16) as u16
+        // The upper half of a number and itself turned by half is the sum of
+        // its halves, carry included.
+        let sum = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
+        (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
     }
 
     /// The checksum that was `field` before the change (RFC 1624, equation 3).

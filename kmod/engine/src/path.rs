@@ -8,7 +8,9 @@ use crate::packet::{DropReason, Packet, PassReason, Verdict};
 use crate::parse::{Parsed, Segment, parse, plain};
 use crate::rewrite::rewrite;
 use crate::sync::{AtomicU32, Ordering};
-use crate::table::{Find, LOCAL_GRACE, LOCAL_HOLD, LOCAL_PENDING, LOST, REMOTE_GRACE, REMOTE_HOLD, REMOTE_PENDING};
+use crate::table::{
+    Find, Input, LOCAL_GRACE, LOCAL_HOLD, LOCAL_PENDING, LOST, Output, REMOTE_GRACE, REMOTE_HOLD, REMOTE_PENDING, Way,
+};
 
 const PENDING: u64 = LOCAL_PENDING | REMOTE_PENDING;
 const GRACE: u64 = LOCAL_GRACE | REMOTE_GRACE;
@@ -55,8 +57,28 @@ fn input_odd<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, now: u3
 #[inline(always)]
 fn send<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, segment: &Segment, now: u32) -> Verdict {
     let from = segment.forward;
-    match engine.table.output::<V6>(engine.hasher.hash::<V6>(&from), &from) {
-        Find::Miss => Verdict::Pass,
+    match engine.table.find::<Output, V6>(engine.hasher.hash::<V6>(&from), &from) {
+        Find::Further => send_far::<P, V6>(engine, packet, now),
+        found => send_found::<P, V6>(packet, segment, now, found),
+    }
+}
+
+/// Begins again, so that what nearly all packets need stays in registers.
+#[cold]
+fn send_far<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, now: u32) -> Verdict {
+    match parse::<P, V6>(packet) {
+        Ok(Parsed::Segment(segment)) => {
+            let found = search::<Output, V6>(engine, &segment.forward);
+            send_found::<P, V6>(packet, &segment, now, found)
+        }
+        _ => Verdict::Pass,
+    }
+}
+
+#[inline(always)]
+fn send_found<P: Packet, const V6: bool>(packet: &mut P, segment: &Segment, now: u32, found: Find<'_>) -> Verdict {
+    match found {
+        Find::Miss | Find::Further => Verdict::Pass,
         // The wire side of another flow. A connection that is older than that
         // has lost it; a new one gets another.
         Find::Twin => newcomer_or_stray(segment),
@@ -72,8 +94,28 @@ fn send<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, segment: &Se
 #[inline(always)]
 fn receive<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, segment: &Segment, now: u32) -> Verdict {
     let from = segment.forward.reversed::<V6>();
-    match engine.table.input::<V6>(engine.hasher.hash::<V6>(&from), &from) {
-        Find::Miss => Verdict::Pass,
+    match engine.table.find::<Input, V6>(engine.hasher.hash::<V6>(&from), &from) {
+        Find::Further => receive_far::<P, V6>(engine, packet, now),
+        found => receive_found::<P, V6>(packet, segment, now, found),
+    }
+}
+
+/// As [`send_far`].
+#[cold]
+fn receive_far<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, now: u32) -> Verdict {
+    match parse::<P, V6>(packet) {
+        Ok(Parsed::Segment(segment)) => {
+            let found = search::<Input, V6>(engine, &segment.forward.reversed::<V6>());
+            receive_found::<P, V6>(packet, &segment, now, found)
+        }
+        _ => Verdict::Pass,
+    }
+}
+
+#[inline(always)]
+fn receive_found<P: Packet, const V6: bool>(packet: &mut P, segment: &Segment, now: u32, found: Find<'_>) -> Verdict {
+    match found {
+        Find::Miss | Find::Further => Verdict::Pass,
         // The stack side of a flow that is elsewhere by now: a stranger.
         Find::Twin => newcomer_or_stray(segment),
         Find::Contended => Verdict::Drop(DropReason::Contended),
@@ -84,6 +126,12 @@ fn receive<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, segment: 
             translate::<P, V6>(packet, segment, &hit.to.reversed::<V6>())
         }
     }
+}
+
+/// A look-up to its end.
+#[inline(never)]
+fn search<'a, W: Way, const V6: bool>(engine: &'a Engine, key: &Key) -> Find<'a> {
+    engine.table.search::<W, V6>(engine.hasher.hash::<V6>(key), key)
 }
 
 #[cold]
@@ -115,7 +163,7 @@ fn translate<P: Packet, const V6: bool>(packet: &mut P, segment: &Segment, to: &
 #[cold]
 fn error_input<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, quote: &Quote) -> Verdict {
     let from = quote.forward;
-    match engine.table.input::<V6>(engine.hasher.hash::<V6>(&from), &from) {
+    match search::<Input, V6>(engine, &from) {
         Find::Hit(hit) if hit.to != from => icmp::rewrite(packet, quote, &hit.to, false),
         _ => Verdict::Pass,
     }
@@ -126,7 +174,7 @@ fn error_input<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, quote
 #[cold]
 fn error_output<P: Packet, const V6: bool>(engine: &Engine, packet: &mut P, quote: &Quote) -> Verdict {
     let from = quote.forward.reversed::<V6>();
-    match engine.table.output::<V6>(engine.hasher.hash::<V6>(&from), &from) {
+    match search::<Output, V6>(engine, &from) {
         Find::Hit(hit) if hit.state & (HOLD | LOST) != 0 => held(hit.state, hit.flow),
         Find::Hit(hit) if hit.to != from => icmp::rewrite(packet, quote, &hit.to.reversed::<V6>(), true),
         _ => Verdict::Pass,

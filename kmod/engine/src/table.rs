@@ -88,7 +88,7 @@ const REMOTE_OTHER: u64 = REMOTE_PENDING | REMOTE_GRACE;
 
 #[cfg_attr(not(feature = "loom"), derive(FromZeros))]
 #[repr(C, align(128))]
-struct Record {
+pub(crate) struct Record {
     state: AtomicU64,
     stack: [AtomicU64; 5],
     /// Head of the wire side's key.
@@ -127,6 +127,56 @@ pub(crate) enum Find<'a> {
     Miss,
     /// Writers disturbed every attempt.
     Contended,
+    /// Not in the home bucket, which is not where it ends: [`Table::search`].
+    Further,
+}
+
+/// Which way a packet goes: what of a record it has, and what it gets.
+/// (Types and no closures: what a look-up finds must stay in registers, and so
+/// all of it must be compiled into one function.)
+pub(crate) trait Way {
+    /// What a record is to a packet whose side is `key`.
+    fn test<const V6: bool>(record: &Record, state: u64, key: &Key) -> Match;
+    /// What a packet of the record gets.
+    fn to<const V6: bool>(record: &Record, state: u64) -> Key;
+}
+
+/// A received packet: from a wire side to the stack side.
+pub(crate) struct Input;
+/// A packet to be sent: from the stack side to the wire side in use.
+pub(crate) struct Output;
+
+impl Way for Input {
+    #[inline(always)]
+    fn test<const V6: bool>(record: &Record, state: u64, key: &Key) -> Match {
+        if record.wire.load(Ordering::Relaxed) == key.head
+            && let Some(matched) = record.accepts::<V6>(state, key)
+        {
+            return Match::Hit(matched);
+        }
+        if record.is_stack::<V6>(key) { Match::Twin } else { Match::No }
+    }
+
+    #[inline(always)]
+    fn to<const V6: bool>(record: &Record, _: u64) -> Key {
+        record.stack::<V6>()
+    }
+}
+
+impl Way for Output {
+    #[inline(always)]
+    fn test<const V6: bool>(record: &Record, state: u64, key: &Key) -> Match {
+        if record.is_stack::<V6>(key) {
+            return Match::Hit(state);
+        }
+        let is_wire = record.wire.load(Ordering::Relaxed) == key.head && record.accepts::<V6>(state, key).is_some();
+        if is_wire { Match::Twin } else { Match::No }
+    }
+
+    #[inline(always)]
+    fn to<const V6: bool>(record: &Record, state: u64) -> Key {
+        record.wire_in_use::<V6>(state)
+    }
 }
 
 /// A binding, for one direction.
@@ -184,88 +234,58 @@ impl Table {
         self.memory.try_call_once(take).is_ok()
     }
 
-    /// The binding of a received packet whose side is `key`.
+    /// The binding of a packet whose side is `key`, as far as the home bucket
+    /// knows.
     #[inline(always)]
-    pub(crate) fn input<const V6: bool>(&self, hash: u64, key: &Key) -> Find<'_> {
-        self.find(hash, |record, state| {
-            if record.wire.load(Ordering::Relaxed) == key.head
-                && let Some(matched) = record.accepts::<V6>(state, key)
-            {
-                return Match::Hit(record.stack::<V6>(), matched);
-            }
-            if record.is_stack::<V6>(key) { Match::Twin } else { Match::No }
-        })
+    pub(crate) fn find<W: Way, const V6: bool>(&self, hash: u64, key: &Key) -> Find<'_> {
+        let Some(memory) = self.memory.get() else { return Find::Miss };
+        let Some(bucket) = memory.home(hash) else { return Find::Miss };
+        memory.look::<W, V6>(bucket, hash, key, &mut false)
     }
 
-    /// The binding of a packet to be sent whose side is `key`.
-    #[inline(always)]
-    pub(crate) fn output<const V6: bool>(&self, hash: u64, key: &Key) -> Find<'_> {
-        self.find(hash, |record, state| {
-            if record.is_stack::<V6>(key) {
-                return Match::Hit(record.wire_in_use::<V6>(state), state);
-            }
-            let is_wire = record.wire.load(Ordering::Relaxed) == key.head && record.accepts::<V6>(state, key).is_some();
-            if is_wire { Match::Twin } else { Match::No }
-        })
-    }
-
-    #[inline(always)]
-    fn find(&self, hash: u64, mut test: impl FnMut(&Record, u64) -> Match) -> Find<'_> {
+    /// The same to the end of the search.
+    pub(crate) fn search<W: Way, const V6: bool>(&self, hash: u64, key: &Key) -> Find<'_> {
         let Some(memory) = self.memory.get() else { return Find::Miss };
         let mut twin = false;
-        let found = memory.search(hash, |flow| {
-            let record = memory.records.get(flow as usize)?;
-            for _ in 0..ATTEMPTS {
-                let state = record.state.load(Ordering::Acquire);
-                if state & LIVE == 0 {
-                    return None;
-                }
-                match test(record, state) {
-                    Match::No => return None,
-                    Match::Twin => {
-                        twin = true;
-                        return None;
-                    }
-                    Match::Hit(to, matched) => {
-                        fence(Ordering::Acquire);
-                        if record.state.load(Ordering::Relaxed) == state {
-                            return Some(Find::Hit(Hit { to, state: matched, flow, used: &record.used }));
-                        }
-                    }
-                }
+        for bucket in chain(&memory.buckets, hash) {
+            match memory.look::<W, V6>(bucket, hash, key, &mut twin) {
+                Find::Further => {}
+                ended => return ended,
             }
-            Some(Find::Contended)
-        });
-        match found {
-            Some(found) => found,
-            None if twin => Find::Twin,
-            None => Find::Miss,
         }
+        if twin { Find::Twin } else { Find::Miss }
     }
 
     /// Of those with an entry of this hash, the first record for which `test`
     /// says so. For writers.
     pub(crate) fn first(&self, hash: u64, mut test: impl FnMut(u32, &Content) -> bool) -> Option<u32> {
         let memory = self.memory.get()?;
-        memory.search(hash, |flow| {
-            let content = self.content(flow)?;
-            test(flow, &content).then_some(flow)
-        })
+        for bucket in chain(&memory.buckets, hash) {
+            let (mut lanes, full) = bucket.lanes(hash);
+            while let Some(flow) = bucket.next(&mut lanes) {
+                if self.content(flow).is_some_and(|content| test(flow, &content)) {
+                    return Some(flow);
+                }
+            }
+            if !full {
+                return None;
+            }
+        }
+        None
     }
 
     /// Reads the home bucket of a hash, see `ahead`.
     #[inline]
     pub(crate) fn peek(&self, hash: u64) -> u64 {
         let Some(memory) = self.memory.get() else { return 0 };
-        let bucket = memory.buckets.get(home(hash, memory.buckets.len()));
-        bucket.map_or(0, |Bucket { tags: [first, _], .. }| first.load(Ordering::Relaxed))
+        memory.home(hash).map_or(0, |Bucket { tags: [first, _], .. }| first.load(Ordering::Relaxed))
     }
 
     /// A record that may be the one of a hash: the first of its tag.
     #[inline]
     pub(crate) fn guess(&self, hash: u64) -> Option<u32> {
-        let memory = self.memory.get()?;
-        memory.buckets.get(home(hash, memory.buckets.len()))?.scan(hash, &mut Some).0
+        let bucket = self.memory.get()?.home(hash)?;
+        bucket.next(&mut bucket.lanes(hash).0)
     }
 
     /// Reads both lines of a record.
@@ -400,10 +420,11 @@ impl Table {
 }
 
 /// What a record is to a key.
-enum Match {
+pub(crate) enum Match {
     No,
     Twin,
-    Hit(Key, u64),
+    /// Its own; see [`Hit::state`].
+    Hit(u64),
 }
 
 impl Record {
@@ -500,49 +521,72 @@ fn store<const N: usize>(words: &[AtomicU64; N], values: &[u64; N]) {
 }
 
 impl Memory {
-    /// Calls `test` with the record of every entry that has the tag of `hash`.
     #[inline(always)]
-    fn search<T>(&self, hash: u64, mut test: impl FnMut(u32) -> Option<T>) -> Option<T> {
-        let bucket = self.buckets.get(home(hash, self.buckets.len()))?;
-        let (found, full) = bucket.scan(hash, &mut test);
-        if found.is_none() && full {
-            return self.further(hash, test);
-        }
-        found
+    fn home(&self, hash: u64) -> Option<&Bucket> {
+        self.buckets.get(home(hash, self.buckets.len()))
     }
 
-    /// Goes on after the home bucket.
-    #[cold]
-    fn further<T>(&self, hash: u64, mut test: impl FnMut(u32) -> Option<T>) -> Option<T> {
-        for bucket in chain(&self.buckets, hash).skip(1) {
-            let (found, full) = bucket.scan(hash, &mut test);
-            if found.is_some() || !full {
-                return found;
+    /// What one bucket knows. `twin`: one was found, here or before.
+    #[inline(always)]
+    fn look<W: Way, const V6: bool>(&self, bucket: &Bucket, hash: u64, key: &Key, twin: &mut bool) -> Find<'_> {
+        let (mut lanes, full) = bucket.lanes(hash);
+        while let Some(flow) = bucket.next(&mut lanes) {
+            let Some(record) = self.records.get(flow as usize) else { continue };
+            'record: {
+                for _ in 0..ATTEMPTS {
+                    let state = record.state.load(Ordering::Acquire);
+                    if state & LIVE == 0 {
+                        break 'record;
+                    }
+                    match W::test::<V6>(record, state, key) {
+                        Match::No => break 'record,
+                        Match::Twin => {
+                            *twin = true;
+                            break 'record;
+                        }
+                        Match::Hit(matched) => {
+                            let to = W::to::<V6>(record, state);
+                            fence(Ordering::Acquire);
+                            if record.state.load(Ordering::Relaxed) == state {
+                                return Find::Hit(Hit { to, state: matched, flow, used: &record.used });
+                            }
+                        }
+                    }
+                }
+                return Find::Contended;
             }
         }
-        None
+        match (full, *twin) {
+            (true, _) => Find::Further,
+            (false, true) => Find::Twin,
+            (false, false) => Find::Miss,
+        }
     }
 }
 
 impl Bucket {
-    /// Also whether the search goes on in the next bucket.
+    /// The places that hold the tag of a hash, a bit for each, see
+    /// [`Bucket::next`]; also whether the search goes on in the next bucket.
     #[inline(always)]
-    fn scan<T>(&self, hash: u64, test: &mut impl FnMut(u32) -> Option<T>) -> (Option<T>, bool) {
+    fn lanes(&self, hash: u64) -> (u64, bool) {
         let [first, second] = &self.tags;
         let (first, second) = (first.load(Ordering::Acquire), second.load(Ordering::Acquire));
-        let full = second >> OVERFLOW != 0;
-        let groups = [(matches(first, tag(hash)), 0_usize), (matches(second, tag(hash)) & 0xffff_ffff, 8)];
-        for (mut lanes, base) in groups {
-            while lanes != 0 {
-                let place = base.wrapping_add(lanes.trailing_zeros() as usize / 8);
-                lanes &= lanes.wrapping_sub(1);
-                let entry = self.entries.get(place).map(|entry| entry.load(Ordering::Relaxed) & RECORD);
-                if let Some(found) = entry.and_then(&mut *test) {
-                    return (Some(found), full);
-                }
-            }
+        let wanted = u64::from(tag(hash)).wrapping_mul(ONES);
+        // Place 8 and those after it lie beside place 0 and those after it.
+        let lanes = matches(first, wanted) >> 7 | (matches(second, wanted) & u64::from(u32::MAX)) >> 6;
+        (lanes, second >> OVERFLOW != 0)
+    }
+
+    /// Takes the next of the places that are left; which record it leads to.
+    #[inline(always)]
+    fn next(&self, lanes: &mut u64) -> Option<u32> {
+        if *lanes == 0 {
+            return None;
         }
-        (None, full)
+        let lane = lanes.trailing_zeros() as usize;
+        *lanes &= lanes.wrapping_sub(1);
+        let entry = self.entries.get(lane >> 3 | (lane & 7) << 3)?;
+        Some(entry.load(Ordering::Relaxed) & RECORD)
     }
 
     fn tag(&self, place: usize) -> u8 {
@@ -569,16 +613,17 @@ const fn shift(place: usize) -> u32 {
     (place as u32 & 7) << 3
 }
 
-/// A tag is never 0. It comes from the low bits of the hash, the bucket from
-/// the high ones.
+/// A tag is never 0. The bucket comes from the highest bits of the hash, the
+/// tag from those below: see `Hasher::hash` for which are good.
 #[inline(always)]
 fn tag(hash: u64) -> u8 {
-    (hash as u8).max(1)
+    ((hash >> 24) as u8).max(1)
 }
 
+/// There are fewer than 2^32 buckets.
 #[inline(always)]
 fn home(hash: u64, buckets: usize) -> usize {
-    (u128::from(hash).wrapping_mul(buckets as u128) >> 64) as usize
+    ((hash >> 32).wrapping_mul(buckets as u64) >> 32) as usize
 }
 
 /// The buckets in which an entry of `hash` can lie, in order, each once.
@@ -587,13 +632,14 @@ fn chain(buckets: &[Bucket], hash: u64) -> impl Iterator<Item = &Bucket> {
     from.iter().chain(before).take(PROBES)
 }
 
-/// The lanes of a word of tags that hold `wanted`, and sometimes one above
-/// such a lane: what is behind it is compared anyway.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// The highest bits of those lanes of a word of tags that are as in `wanted`,
+/// and sometimes of one above such a lane: what is behind it is compared anyway.
 #[inline(always)]
-fn matches(word: u64, wanted: u8) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
+fn matches(word: u64, wanted: u64) -> u64 {
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    let difference = word ^ u64::from(wanted).wrapping_mul(ONES);
+    let difference = word ^ wanted;
     difference.wrapping_sub(ONES) & !difference & HIGH
 }
 
@@ -643,7 +689,7 @@ mod units {
         #[test]
         fn every_equal_lane_matches(tags in proptest::collection::vec(0..4_u8, 8), wanted in 1..4_u8) {
             let word = u64::from_le_bytes(tags.clone().try_into().unwrap());
-            let lanes = matches(word, wanted);
+            let lanes = matches(word, u64::from(wanted) * ONES);
             for (lane, tag) in tags.iter().enumerate() {
                 prop_assert!(*tag != wanted || lanes >> (8 * lane) & 0xff == 0x80);
             }
