@@ -369,7 +369,13 @@ fn measure(report: &mut Report, flows: u32, v6: bool, patch: f64) {
     }
     if flows == 10_000 || flows == 100_000 {
         let calls = CALLS.load(Relaxed);
-        let [prepared, committed] = rebind(&engine, &mut control, flows, [10, 4, 0, 2], 1, v6);
+        let [mut prepared, mut committed] = [f64::MAX; 2];
+        for generation in 1..=6 {
+            let new = if generation % 2 == 0 { AWAY } else { [10, 4, 0, 2] };
+            let [first, second] = rebind(&engine, &mut control, flows, new, generation, v6);
+            prepared = prepared.min(first);
+            committed = committed.min(second);
+        }
         assert_eq!(CALLS.load(Relaxed), calls, "a move of bound flows allocates");
         report.add(&name("prepare a move, a flow"), prepared, "ns", Goal::None);
         report.add(&name("commit it, a flow"), committed, "ns", Goal::None);

@@ -42,9 +42,9 @@ impl Control {
         }
         if let Some((half, new)) = moving {
             for flow in used.iter().filter_map(|ahead| ahead.flow) {
-                let Some(shape) = self.shape(engine, flow) else { continue };
-                let wire = shape.wire().with(half, new);
-                sum ^= engine.table.peek(engine.hasher.hash_any(&Key::new(&wire)));
+                let Some(content) = engine.table.content(flow) else { continue };
+                let wire = content.wire_with(half, new.slot(half, content.stack.is_v6()));
+                sum ^= engine.table.peek(engine.hasher.hash_any(&wire));
             }
         }
         black_box(sum);

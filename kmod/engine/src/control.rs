@@ -3,11 +3,13 @@
 //! table as it was.
 
 use crate::Engine;
-use crate::flow::{Address, Binding, Half, HalfView, Other, Side, TableError};
+use crate::flow::{Address, Binding, Half, Side, TableError};
 use crate::journal::{Journal, What};
-use crate::shape::{Cold, HalfShape, Shape};
+use crate::key::Key;
+use crate::shape::{Cold, Second, Shape};
 use crate::slab::Slab;
 use crate::sync::Ordering;
+use crate::table::{Content, LOST, MANUAL};
 
 /// What only writers need. Every method takes the [`Engine`] that was made
 /// together with it; the caller's lock lets one writer in at a time.
@@ -112,13 +114,14 @@ impl Control {
         if !fits || !stack.is_usable() || !wire.is_usable() {
             return Err(TableError::Invalid);
         }
-        if engine.flow(stack).is_some() {
+        let (stack, wire) = (Key::new(stack), Key::new(wire));
+        if engine.flow(&stack).is_some() {
             return Err(TableError::Exists);
         }
-        if engine.owner(wire, None).is_some() {
+        if engine.owner(&wire, None).is_some() {
             return Err(TableError::Conflict);
         }
-        self.insert(engine, &Shape { manual: true, ..Shape::new(stack, wire) }, now)?;
+        self.insert(engine, &Shape::new(&stack, &wire).with_flag(MANUAL, true), now)?;
         Ok(())
     }
 
@@ -127,7 +130,7 @@ impl Control {
     /// # Errors
     /// `NotFound`.
     pub fn delete(&mut self, engine: &Engine, stack: &Side) -> Result<(), TableError> {
-        let (flow, shape) = self.find(engine, stack)?;
+        let (flow, shape) = self.find(engine, &Key::new(stack)).ok_or(TableError::NotFound)?;
         self.remove(engine, flow, &shape);
         Ok(())
     }
@@ -135,13 +138,13 @@ impl Control {
     /// The binding with this stack side.
     #[must_use]
     pub fn get(&self, engine: &Engine, stack: &Side) -> Option<Binding> {
-        self.view(engine, engine.flow(stack)?)
+        self.view(engine, engine.flow(&Key::new(stack))?.0)
     }
 
     /// The binding that accepts this wire side on input.
     #[must_use]
     pub fn get_by_wire(&self, engine: &Engine, wire: &Side) -> Option<Binding> {
-        self.view(engine, engine.owner(wire, None)?)
+        self.view(engine, engine.owner(&Key::new(wire), None)?.0)
     }
 
     /// The first binding whose id is above `cursor`.
@@ -171,48 +174,47 @@ impl Control {
         now: u32,
     ) -> Result<(), TableError> {
         let Prepare { half, new, generation, hold, take } = *prepare;
-        if generation == 0 || !stack.is_usable() {
-            return Err(TableError::Invalid);
-        }
-        let known = self.find(engine, stack).ok();
+        let key = Key::new(stack);
+        let known = self.find(engine, &key);
         let mut changed = match &known {
             Some((_, shape)) => *shape,
+            None if !stack.is_usable() => return Err(TableError::Invalid),
             // Somebody else may have taken its wire side while it had no binding.
-            None => Shape { lost: engine.owner(stack, None).is_some(), ..Shape::new(stack, stack) },
+            None => Shape::new(&key, &key).with_flag(LOST, engine.owner(&key, None).is_some()),
         };
-        if !changed.wire().with(half, new).is_usable() {
+        let address = new.slot(half, key.is_v6());
+        let leads_to_itself = changed.content.wire_with(half, address).meets_itself();
+        if generation == 0 || !new.is_usable(stack.version) || leads_to_itself {
             return Err(TableError::Invalid);
         }
-        let state = changed.half_mut(half);
-        match state.other {
-            Other::Pending { address, generation: pending, .. } => {
-                if generation < pending || (generation == pending && address != new) {
+        match changed.second(half) {
+            Second::Pending { address: before, generation: pending, .. } => {
+                if generation < pending || (generation == pending && before != address) {
                     return Err(TableError::Stale);
                 }
             }
-            _ if generation == state.generation && state.address == new => return Ok(()),
-            _ if generation <= state.generation => return Err(TableError::Stale),
+            _ if generation == changed.generation(half) && changed.current(half) == address => return Ok(()),
+            _ if generation <= changed.generation(half) => return Err(TableError::Stale),
             _ => {}
         }
-        state.other = Other::Pending { address: new, generation, hold };
-        let before = known.map(|(_, shape)| shape);
-        let accepted_before = |side: &Side| before.is_some_and(|before| before.accepted().any(|known| known == *side));
+        changed.set_second(half, Second::Pending { address, generation, hold });
+        let before = known.as_ref().map(|(_, shape)| &shape.content);
         let mut takes = [None; 4];
-        for (place, side) in takes.iter_mut().zip(changed.accepted().filter(|side| !accepted_before(side))) {
-            *place = self.taken_from(engine, &changed, &side, take, &busy)?.map(|owner| (owner, side));
+        for (place, side) in takes.iter_mut().zip(changed.content.beyond(before)) {
+            *place = self.taken_from(engine, &key, &side, take, &busy)?.map(|owner| (owner, side));
         }
-        let flow = match known {
+        let flow = match &known {
             Some((flow, shape)) => {
-                self.change(engine, flow, &shape, &changed)?;
-                flow
+                self.change(engine, *flow, shape, &changed)?;
+                *flow
             }
             None => self.insert(engine, &changed, now)?,
         };
-        if before != Some(changed) {
+        if known.as_ref().is_none_or(|(_, before)| *before != changed) {
             self.tell(engine, flow, What::Prepared(half));
         }
-        for (owner, side) in takes.into_iter().flatten() {
-            self.take(engine, owner, &side);
+        for (owner, side) in takes.iter().flatten() {
+            self.take(engine, *owner, side);
         }
         if half == Half::Local {
             self.local_generation = self.local_generation.max(generation);
@@ -234,29 +236,27 @@ impl Control {
         generation: u32,
         now: u32,
     ) -> Result<bool, TableError> {
-        let (flow, shape) = self.find(engine, stack)?;
+        let (flow, shape) = self.find(engine, &Key::new(stack)).ok_or(TableError::NotFound)?;
         let mut changed = shape;
-        let state = changed.half_mut(half);
-        let held = match state.other {
-            Other::Pending { address, generation: pending, hold } if pending == generation => {
-                let old = core::mem::replace(&mut state.address, address);
-                state.generation = generation;
-                state.other = if old == address { Other::None } else { Other::Grace { address: old, since: now } };
+        let held = match changed.second(half) {
+            Second::Pending { address, generation: pending, hold } if pending == generation => {
+                let old = changed.rebind(half, address, generation);
+                let grace = Second::Grace { address: old, since: now };
+                changed.set_second(half, if old == address { Second::None } else { grace });
                 hold
             }
-            _ if generation != 0 && generation == state.generation => return Ok(false),
-            _ if generation < state.generation => return Err(TableError::Stale),
+            _ if generation != 0 && generation == shape.generation(half) => return Ok(false),
+            _ if generation < shape.generation(half) => return Err(TableError::Stale),
             _ => return Err(TableError::NotFound),
         };
-        if shape.lost {
+        if shape.is_lost() {
             // What it had before is another's, so there is no grace for it.
-            let wire = changed.wire();
-            changed.half_mut(half).other = Other::None;
-            changed.lost = engine.owner(&wire, Some(flow)).is_some();
-            self.change(engine, flow, &shape, &changed)?;
+            changed.set_second(half, Second::None);
+            let is_lost = engine.owner(&changed.content.wire_in_use(), Some(flow)).is_some();
+            self.change(engine, flow, &shape, &changed.with_flag(LOST, is_lost))?;
         } else {
             // What input accepts stays the same.
-            engine.replace(flow, &changed);
+            engine.table.update(flow, &changed.content);
             self.note(flow, &changed);
         }
         self.tell(engine, flow, What::Rebound(half));
@@ -268,12 +268,13 @@ impl Control {
     /// # Errors
     /// `Stale` when it was committed, `NotFound`.
     pub fn abort(&mut self, engine: &Engine, stack: &Side, half: Half, generation: u32) -> Result<(), TableError> {
-        let (flow, shape) = self.find(engine, stack)?;
+        let (flow, shape) = self.find(engine, &Key::new(stack)).ok_or(TableError::NotFound)?;
         let mut changed = shape;
-        let state = changed.half_mut(half);
-        match state.other {
-            Other::Pending { generation: pending, .. } if pending == generation => state.other = Other::None,
-            _ if generation <= state.generation => return Err(TableError::Stale),
+        match changed.second(half) {
+            Second::Pending { generation: pending, .. } if pending == generation => {
+                changed.set_second(half, Second::None);
+            }
+            _ if generation <= shape.generation(half) => return Err(TableError::Stale),
             _ => return Err(TableError::NotFound),
         }
         if changed.is_idle() {
@@ -292,75 +293,78 @@ impl Control {
         let mut from = 0;
         while let Some((flow, cold)) = self.flows.next(from) {
             from = flow.saturating_add(1);
-            if let Some(shape) = engine.shape(flow, cold) {
-                self.remove(engine, flow, &shape);
+            let cold = *cold;
+            if let Some(content) = engine.table.content(flow) {
+                self.remove(engine, flow, &Shape { content, cold });
             }
         }
         count
     }
 
-    /// Whose wire side `side` is, which `changed` is about to accept, if it
-    /// may.
+    /// Whose wire side `side` is, which the binding of `stack` is about to
+    /// accept, if it may.
     fn taken_from(
         &self,
         engine: &Engine,
-        changed: &Shape,
-        side: &Side,
+        stack: &Key,
+        side: &Key,
         take: bool,
         busy: &impl Fn(&Side) -> bool,
     ) -> Result<Option<u32>, TableError> {
-        let Some(owner) = engine.owner(side, None) else {
-            let unbound = *side != changed.stack && engine.flow(side).is_none();
-            return if unbound && !take && busy(side) { Err(TableError::Conflict) } else { Ok(None) };
+        let Some((owner, content)) = engine.owner(side, None) else {
+            let unbound = || side != stack && engine.flow(side).is_none();
+            return if !take && unbound() && busy(&side.side()) { Err(TableError::Conflict) } else { Ok(None) };
         };
-        let mut shape = self.shape(engine, owner).ok_or(TableError::Conflict)?;
-        let may = shape.yield_grace(side) || (take && shape.wire() == *side);
+        let mut shape = self.shape(owner, content).ok_or(TableError::Conflict)?;
+        let may = shape.yield_grace(side) || (take && shape.content.wire_in_use() == *side);
         if may { Ok(Some(owner)) } else { Err(TableError::Conflict) }
     }
 
     /// Makes binding `owner` accept `side` no more.
-    pub(crate) fn take(&mut self, engine: &Engine, owner: u32, side: &Side) {
-        let Some(shape) = self.shape(engine, owner) else { return };
+    pub(crate) fn take(&mut self, engine: &Engine, owner: u32, side: &Key) {
+        let Some(shape) = engine.table.content(owner).and_then(|content| self.shape(owner, content)) else { return };
         // What it has just given up for another side may have been why it accepted this one.
-        if !shape.accepted().any(|accepted| accepted == *side) {
+        if !shape.content.accepts(side) {
             return;
         }
         let mut changed = shape;
         if !changed.yield_grace(side) {
-            changed.lost = true;
+            changed = changed.with_flag(LOST, true);
         }
         // It takes entries away only, so it cannot fail.
         let _ = self.change(engine, owner, &shape, &changed);
-        self.tell(engine, owner, if changed.lost { What::Lost } else { What::GraceEnded });
+        self.tell(engine, owner, if changed.is_lost() { What::Lost } else { What::GraceEnded });
     }
 
-    pub(crate) fn shape(&self, engine: &Engine, flow: u32) -> Option<Shape> {
-        engine.shape(flow, self.flows.get(flow)?)
+    /// A record's content, and what it leaves out.
+    pub(crate) fn shape(&self, flow: u32, content: Content) -> Option<Shape> {
+        Some(Shape { content, cold: *self.flows.get(flow)? })
     }
 
-    fn find(&self, engine: &Engine, stack: &Side) -> Result<(u32, Shape), TableError> {
-        let flow = engine.flow(stack).ok_or(TableError::NotFound)?;
-        Ok((flow, self.shape(engine, flow).ok_or(TableError::NotFound)?))
+    #[inline]
+    fn find(&self, engine: &Engine, stack: &Key) -> Option<(u32, Shape)> {
+        let (flow, content) = engine.flow(stack)?;
+        Some((flow, self.shape(flow, content)?))
     }
 
     pub(crate) fn insert(&mut self, engine: &Engine, shape: &Shape, now: u32) -> Result<u32, TableError> {
         if self.flows.len() >= self.capacity {
-            self.journal.note(What::Full, || Some(binding(shape, 0, now, now)));
+            self.journal.note(What::Full, || Some(shape.made(now).view(0, now)));
             return Err(TableError::Full);
         }
         if !self.flows.reserve() || !engine.table.allocate(self.capacity) {
             return Err(TableError::NoMemory);
         }
         let flow = self.flows.vacant();
-        engine.place(flow, None, shape)?;
-        self.flows.insert(shape.cold(now));
+        engine.place(flow, None, &shape.content)?;
+        self.flows.insert(shape.made(now).cold);
         engine.flows.store(self.flows.len(), Ordering::Relaxed);
-        self.tell(engine, flow, if shape.displaced { What::Displaced } else { What::Made });
+        self.tell(engine, flow, if shape.is_displaced() { What::Displaced } else { What::Made });
         Ok(flow)
     }
 
     pub(crate) fn change(&mut self, engine: &Engine, flow: u32, old: &Shape, new: &Shape) -> Result<(), TableError> {
-        engine.place(flow, Some(old), new)?;
+        engine.place(flow, Some(&old.content), &new.content)?;
         self.note(flow, new);
         Ok(())
     }
@@ -368,13 +372,13 @@ impl Control {
     /// Keeps what the record does not hold.
     fn note(&mut self, flow: u32, shape: &Shape) {
         if let Some(cold) = self.flows.get_mut(flow) {
-            *cold = shape.cold(cold.created);
+            *cold = shape.cold;
         }
     }
 
     pub(crate) fn remove(&mut self, engine: &Engine, flow: u32, shape: &Shape) {
         self.tell(engine, flow, What::Gone);
-        engine.unplace(flow, shape);
+        engine.unplace(flow, &shape.content);
         self.flows.remove(flow);
         engine.flows.store(self.flows.len(), Ordering::Relaxed);
     }
@@ -391,23 +395,7 @@ impl Control {
 }
 
 fn view(engine: &Engine, flows: &Slab<Cold>, flow: u32) -> Option<Binding> {
-    let cold = flows.get(flow)?;
-    let shape = engine.shape(flow, cold)?;
-    let used = engine.table.used(flow).max(cold.created);
-    Some(binding(&shape, u64::from(flow).saturating_add(1), cold.created, used))
-}
-
-fn binding(shape: &Shape, id: u64, created: u32, used: u32) -> Binding {
-    let half = |half: &HalfShape| HalfView { generation: half.generation, other: half.other };
-    Binding {
-        stack: shape.stack,
-        wire: shape.wire(),
-        local: half(&shape.local),
-        remote: half(&shape.remote),
-        displaced: shape.displaced,
-        lost: shape.lost,
-        id,
-        created,
-        used,
-    }
+    let shape = Shape { content: engine.table.content(flow)?, cold: *flows.get(flow)? };
+    let used = engine.table.used(flow).max(shape.cold.created);
+    Some(shape.view(u64::from(flow).saturating_add(1), used))
 }

@@ -5,7 +5,9 @@
 use crate::Engine;
 use crate::control::Control;
 use crate::flow::{Side, TableError};
+use crate::key::Key;
 use crate::shape::Shape;
+use crate::table::DISPLACED;
 
 /// Ports that are tried before a newcomer is refused.
 const TRIES: u16 = 64;
@@ -37,20 +39,21 @@ impl Control {
         chance: u16,
         now: u32,
     ) -> Result<(), TableError> {
-        let owner = engine.owner(side, None);
-        let bound = engine.flow(side);
+        let key = Key::new(side);
+        let owner = engine.owner(&key, None);
+        let bound = engine.flow(&key);
         if received {
-            if let Some(owner) = owner {
+            if let Some((owner, content)) = owner {
                 // A new connection from an address in grace: it is another
                 // host's by now. Any other owner keeps what is its own.
-                let Some(mut shape) = self.shape(engine, owner) else { return Ok(()) };
-                if !shape.yield_grace(side) {
+                let Some(mut shape) = self.shape(owner, content) else { return Ok(()) };
+                if !shape.yield_grace(&key) {
                     return Ok(());
                 }
                 if bound.is_some() {
                     self.insert_newcomer(engine, side, received, &busy, chance, now)?;
                 }
-                self.take(engine, owner, side);
+                self.take(engine, owner, &key);
                 return Ok(());
             }
             if bound.is_none() {
@@ -74,13 +77,12 @@ impl Control {
         for nth in 0..TRIES {
             let port = FIRST.saturating_add(chance.wrapping_add(nth) % SPAN);
             let other = if received { Side { remote_port: port, ..*side } } else { Side { local_port: port, ..*side } };
-            let free = other != *side
-                && engine.flow(&other).is_none()
-                && engine.owner(&other, None).is_none()
-                && !busy(&other);
-            if free {
-                let (stack, wire) = if received { (other, *side) } else { (*side, other) };
-                self.insert(engine, &Shape { displaced: true, ..Shape::new(&stack, &wire) }, now)?;
+            let key = Key::new(&other);
+            let is_bound = engine.flow(&key).is_some() || engine.owner(&key, None).is_some();
+            if other != *side && !is_bound && !busy(&other) {
+                let own = Key::new(side);
+                let (stack, wire) = if received { (key, own) } else { (own, key) };
+                self.insert(engine, &Shape::new(&stack, &wire).with_flag(DISPLACED, true), now)?;
                 return Ok(());
             }
         }

@@ -80,16 +80,6 @@ impl Side {
             && self.remote.is_usable(self.version)
             && self.local != self.remote
     }
-
-    /// This side with the address of one half replaced.
-    #[must_use]
-    pub(crate) fn with(mut self, half: Half, address: Address) -> Self {
-        match half {
-            Half::Local => self.local = address,
-            Half::Remote => self.remote = address,
-        }
-        self
-    }
 }
 
 /// Which half of a wire side. Each is owned by the host at that end and has

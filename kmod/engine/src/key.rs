@@ -1,7 +1,7 @@
 //! The key of a lookup, in the few words that the table compares, and its
 //! keyed hash.
 
-use crate::flow::{Address, Protocol, Side, Version};
+use crate::flow::{Address, Half, Protocol, Side, Version};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A side in five words. IPv4 uses the first two only.
@@ -61,6 +61,32 @@ impl Key {
         }
     }
 
+    /// Both halves of the addresses, as a record has them.
+    #[inline(always)]
+    pub(crate) fn split<const V6: bool>(&self) -> ([u64; 2], [u64; 2]) {
+        let [a, b, c, d] = self.addresses;
+        if V6 { ([a, b], [c, d]) } else { ([a & !0xffff_ffff, 0], [a & 0xffff_ffff, 0]) }
+    }
+
+    /// The same for a key of either version.
+    #[inline]
+    pub(crate) fn halves(&self) -> ([u64; 2], [u64; 2]) {
+        if self.is_v6() { self.split::<true>() } else { self.split::<false>() }
+    }
+
+    /// The key with both halves of the addresses.
+    #[inline]
+    pub(crate) fn join(head: u64, [a, b]: [u64; 2], [c, d]: [u64; 2]) -> Self {
+        Self { head, addresses: if head & V6 != 0 { [a, b, c, d] } else { [a | c, 0, 0, 0] } }
+    }
+
+    /// Whether both ends have the same address.
+    #[inline]
+    pub(crate) fn meets_itself(&self) -> bool {
+        let [a, b, c, d] = self.addresses;
+        if self.is_v6() { a == c && b == d } else { a == a.rotate_left(32) }
+    }
+
     /// Whether both are equal. (Word by word: compared as a whole, they would
     /// be stored and read back in pieces of another size, which stalls.)
     #[inline(always)]
@@ -92,6 +118,28 @@ impl Key {
             remote_port: self.head as u16,
             version,
             protocol: if self.head & UDP != 0 { Protocol::Udp } else { Protocol::Tcp },
+        }
+    }
+}
+
+impl Address {
+    /// The address as a record has it in a half.
+    #[inline]
+    pub(crate) fn slot(&self, half: Half, v6: bool) -> [u64; 2] {
+        let (high, low) = words(self);
+        match (v6, half) {
+            (true, _) => [high, low],
+            (false, Half::Local) => [high & !0xffff_ffff, 0],
+            (false, Half::Remote) => [high >> 32, 0],
+        }
+    }
+
+    /// The address of a half of a record.
+    pub(crate) fn of_slot([high, low]: [u64; 2], half: Half, v6: bool) -> Self {
+        match (v6, half) {
+            (true, _) => Self((u128::from(high) << 64 | u128::from(low)).to_be_bytes()),
+            (false, Half::Local) => Self::v4(((high >> 32) as u32).to_be_bytes()),
+            (false, Half::Remote) => Self::v4((high as u32).to_be_bytes()),
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::Engine;
 use crate::control::Control;
-use crate::flow::{Other, Protocol, Side};
+use crate::flow::{Half, Protocol, Side};
 use crate::journal::What;
+use crate::shape::Second;
 
 /// Seconds that a newcomer's connection may take to come about: while it
 /// does, the host does not list it (TCP answers for the last time after
@@ -52,28 +53,32 @@ impl Control {
             let Some((flow, cold)) = self.flows.next(from) else { return expired };
             from = flow.saturating_add(1);
             let created = cold.created;
-            let Some(shape) = self.shape(engine, flow) else { continue };
+            let Some(shape) = engine.table.content(flow).and_then(|content| self.shape(flow, content)) else {
+                continue;
+            };
+            let stack = || shape.content.stack.side();
             let mut changed = shape;
             let mut ended = 0_u32;
-            for half in [&mut changed.local, &mut changed.remote] {
-                if matches!(half.other, Other::Grace { since, .. } if now.saturating_sub(since) >= limits.grace) {
-                    half.other = Other::None;
+            for half in [Half::Local, Half::Remote] {
+                if matches!(changed.second(half), Second::Grace { since, .. } if now.saturating_sub(since) >= limits.grace)
+                {
+                    changed.set_second(half, Second::None);
                     ended = ended.saturating_add(1);
                 }
             }
-            let gone = match shape.stack.protocol {
+            let gone = match stack().protocol {
                 Protocol::Tcp => {
-                    let embryo = shape.displaced && now.saturating_sub(created) < EMBRYO;
-                    !shape.manual && !embryo && !alive(&shape.stack)
+                    let embryo = shape.is_displaced() && now.saturating_sub(created) < EMBRYO;
+                    !shape.is_manual() && !embryo && !alive(&stack())
                 }
                 Protocol::Udp => {
                     let used = engine.table.used(flow).max(created);
                     let idle = limits.udp_idle != 0 && now.saturating_sub(used) >= limits.udp_idle;
                     // A move in doubt keeps its binding while there is a socket: nothing can be sent.
-                    let pending = [shape.local.other, shape.remote.other]
+                    let pending = [Half::Local, Half::Remote]
                         .iter()
-                        .any(|other| matches!(other, Other::Pending { .. }));
-                    idle && !(pending && alive(&shape.stack))
+                        .any(|half| matches!(shape.second(*half), Second::Pending { .. }));
+                    idle && !(pending && alive(&stack()))
                 }
             };
             if gone || changed.is_idle() {

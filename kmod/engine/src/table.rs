@@ -258,13 +258,14 @@ impl Table {
 
     /// Of those with an entry of this hash, the first record for which `test`
     /// says so. For writers.
-    pub(crate) fn first(&self, hash: u64, mut test: impl FnMut(u32, &Content) -> bool) -> Option<u32> {
+    #[inline]
+    pub(crate) fn first(&self, hash: u64, test: impl Fn(u32, &Content) -> bool) -> Option<(u32, Content)> {
         let memory = self.memory.get()?;
         for bucket in chain(&memory.buckets, hash) {
             let (mut lanes, full) = bucket.lanes(hash);
             while let Some(flow) = bucket.next(&mut lanes) {
-                if self.content(flow).is_some_and(|content| test(flow, &content)) {
-                    return Some(flow);
+                if let Some(content) = self.content(flow).filter(|content| test(flow, content)) {
+                    return Some((flow, content));
                 }
             }
             if !full {
@@ -465,7 +466,7 @@ impl Record {
     /// which of pending and grace its slots are.
     #[inline(always)]
     fn accepts<const V6: bool>(&self, state: u64, key: &Key) -> Option<u64> {
-        let (local, remote) = split::<V6>(key);
+        let (local, remote) = key.split::<V6>();
         let local = half::<V6>(&self.locals, local, state, LOCAL_SECOND, LOCAL_OTHER)?;
         let remote = half::<V6>(&self.remotes, remote, state, REMOTE_SECOND, REMOTE_OTHER)?;
         let matched = local | remote;
@@ -496,13 +497,7 @@ fn half<const V6: bool>(
     (state & other != 0 && is(rest)).then_some(state & other)
 }
 
-/// Both halves of a key's addresses, as slots have them.
-#[inline(always)]
-pub(crate) fn split<const V6: bool>(key: &Key) -> ([u64; 2], [u64; 2]) {
-    let [a, b, c, d] = key.addresses;
-    if V6 { ([a, b], [c, d]) } else { ([a & !0xffff_ffff, 0], [a & 0xffff_ffff, 0]) }
-}
-
+/// The key of a wire side.
 #[inline(always)]
 fn join<const V6: bool>(head: u64, [l0, l1]: &[AtomicU64; 2], [r0, r1]: &[AtomicU64; 2]) -> Key {
     let word = |word: &AtomicU64| word.load(Ordering::Relaxed);

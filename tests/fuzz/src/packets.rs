@@ -118,22 +118,17 @@ fn fire(table: &mut Table, shot: &Shot) {
     }
     let after = Layout::of(&packet.bytes, 0).and_then(|layout| layout.side(&packet.bytes)).expect("plain");
     let after = if shot.received { reversed(&after) } else { after };
-    let bindings = table.bindings();
     if shot.received {
-        match bindings.iter().find(|binding| binding.wire == side) {
-            _ if verdict == Verdict::Translated => {
-                let binding = bindings.iter().find(|binding| binding.stack == after).expect("a stack side");
-                let owner = table.control.get_by_wire(&table.engine, &side).expect("an owner");
-                assert_eq!(owner.id, binding.id, "of another flow");
-            }
-            Some(binding) => {
+        match table.control.get_by_wire(&table.engine, &side) {
+            Some(owner) if verdict == Verdict::Translated => assert_eq!(after, owner.stack, "of another flow"),
+            Some(owner) => {
                 let excused = matches!(verdict, Verdict::Drop(_) | Verdict::Displace);
-                assert!(binding.stack == side || excused, "{verdict:?}");
+                assert!(owner.stack == side || excused, "{verdict:?}");
             }
             None => assert!(matches!(verdict, Verdict::Pass | Verdict::Drop(_) | Verdict::Displace), "{verdict:?}"),
         }
     } else {
-        match bindings.iter().find(|binding| binding.stack == side) {
+        match table.control.get(&table.engine, &side) {
             Some(binding) if verdict == Verdict::Translated => {
                 assert_eq!(after, binding.wire);
                 let owner = table.control.get_by_wire(&table.engine, &after).expect("an owner");
