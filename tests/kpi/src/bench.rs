@@ -65,6 +65,7 @@ impl Prepared {
             // SAFETY: the packet's own data, which is in one mbuf.
             unsafe { crate::foreign::store(m.data() as *mut u8, begin) };
             m.set_flags(flags);
+            m.set_loc(0);
             let mut pointer = std::hint::black_box(m.address());
             let verdict = if hook { check(&raw mut pointer, ifp, direction, ruleset, 0) } else { pfil::PASS };
             if std::hint::black_box(verdict) != pfil::PASS || pointer != m.address() {

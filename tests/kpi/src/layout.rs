@@ -326,6 +326,7 @@ shared! {
         rsstype, set_rsstype: u8 = 71;
         tso_segsz, set_tso_segsz: u16 = 82;
         csum_data, set_csum_data: u32 = 84;
+        loc, set_loc: u64 = 88;
         ext_count, set_ext_count: u32 = 96;
         ext_cnt, set_ext_cnt: usize = 96;
         ext_size, set_ext_size: u32 = 104;

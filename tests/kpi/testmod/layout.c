@@ -164,6 +164,7 @@ FIELD(MbufC, tags, struct mbuf, m_pkthdr.tags) FIELD(MbufC, pkt_len, struct mbuf
 FIELD(MbufC, flowid, struct mbuf, m_pkthdr.flowid) FIELD(MbufC, csum_flags, struct mbuf, m_pkthdr.csum_flags)
 FIELD(MbufC, fibnum, struct mbuf, m_pkthdr.fibnum) FIELD(MbufC, rsstype, struct mbuf, m_pkthdr.rsstype)
 FIELD(MbufC, tso_segsz, struct mbuf, m_pkthdr.tso_segsz) FIELD(MbufC, csum_data, struct mbuf, m_pkthdr.csum_data)
+FIELD(MbufC, loc, struct mbuf, m_pkthdr.PH_loc)
 FIELD(MbufC, ext_count, struct mbuf, m_ext.ext_count) FIELD(MbufC, ext_cnt, struct mbuf, m_ext.ext_cnt)
 FIELD(MbufC, ext_size, struct mbuf, m_ext.ext_size) AFTER(MbufC, ext_type_flags, struct mbuf, m_ext.ext_size)
 FIELD(MbufC, ext_buf, struct mbuf, m_ext.ext_buf) FIELD(MbufC, ext_arg2, struct mbuf, m_ext.ext_arg2)
