@@ -25,7 +25,7 @@ fn any_between() -> impl Strategy<Value = Between> {
         1 => Just(vec![7, 7, 4, 0, 0, 0, 0, 0]),
     ];
     let extension = (prop_oneof![Just(0_u8), Just(60)], 0_usize..3)
-        .prop_map(|(kind, words)| (kind, vec![[1, 4, 0, 0, 0, 0].to_vec(), vec![0; 8 * words]].concat()));
+        .prop_map(|(kind, words)| (kind, [[1, 4, 0, 0, 0, 0].to_vec(), vec![0; 8 * words]].concat()));
     (options, prop_oneof![3 => Just(Vec::new()), 1 => vec(extension, 0..3)])
         .prop_map(|(options, extensions)| Between { options, extensions })
 }

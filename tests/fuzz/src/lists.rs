@@ -3,8 +3,9 @@
 use arbitrary::{Arbitrary, Unstructured};
 use mobconn_dprp::Instant;
 use mobctl::connections::{inet_diag, pcblist};
+use mobctl::networks::egress::Steering;
 use mobctl::networks::policy::{Policy, Preference};
-use mobctl::networks::{Snapshot, egress, is_global, routesock, rtnetlink};
+use mobctl::networks::{Snapshot, is_global, routesock, rtnetlink};
 
 /// What the kernels' lists are like; any of it may be missing.
 #[derive(Arbitrary, Debug)]
@@ -116,5 +117,5 @@ fn networks(bytes: &[u8]) {
     for decision in policy.observe(Instant::from_micros(0), snapshot, []) {
         assert!(is_global(decision.new) && decision.old.is_ipv4() == decision.new.is_ipv4());
     }
-    let _ = egress::egress(&policy, &[], &[], 9434);
+    let _ = Steering::default().egress(Instant::from_micros(0), &policy, &[], &[], 9434);
 }

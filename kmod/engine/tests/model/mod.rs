@@ -200,7 +200,7 @@ impl Model {
             match self.owner(*wire) {
                 Some(owner) => {
                     let mut other = self.flows[owner].clone();
-                    if !other.yield_grace(*wire) && !(take && other.wire() == *wire) {
+                    if !(other.yield_grace(*wire) || take && other.wire() == *wire) {
                         return Err(TableError::Conflict);
                     }
                 }
