@@ -5,14 +5,30 @@
 //! That holds for a while only, shorter than the peer keeps accepting; without
 //! a commit until then the flows are held again and the peer is asked anew.
 
+use crate::association::Peer;
 use crate::endpoint::{Arrival, Endpoint};
 use crate::host::{Flow, Half, Host};
-use crate::mover::{Relocation, results};
+use crate::mover::{Moving, Relocation, results, whither};
 use crate::time::Instant;
 use crate::timer::PeerId;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
+
+/// This host's kernel commits a move before the peer has said that it did.
+fn precede(peer: &mut Peer, number: u32, host: &mut dyn Host) {
+    let Some(moving) = peer.moves.get_mut(&number) else { return };
+    let command: Vec<(Flow, u32)> = moving.flows.values().map(|flow| (*flow, number)).collect();
+    let committed = if command.is_empty() { Vec::new() } else { host.commit(Half::Local, &command) };
+    let claims: Vec<u32> = moving.flows.keys().copied().collect();
+    for (claim, result) in results(claims, committed) {
+        if result.is_err() {
+            moving.late.insert(claim);
+        } else if let Some(claim) = peer.claimant.confirmed.get_mut(&claim) {
+            claim.ahead = true;
+        }
+    }
+}
 
 impl Endpoint {
     /// The peer accepts all flows at the new address: they are sent from there.
@@ -31,21 +47,25 @@ impl Endpoint {
         }
         moving.resumed.get_or_insert(now);
         self.revision = self.revision.wrapping_add(1);
-        let command: Vec<(Flow, u32)> = moving.flows.values().map(|flow| (*flow, number)).collect();
-        let committed = host.commit(Half::Local, &command);
-        let claims: Vec<u32> = moving.flows.keys().copied().collect();
-        for (claim, result) in results(claims, committed) {
-            if result.is_err() {
-                moving.late.insert(claim);
-            } else if let Some(claim) = peer.claimant.confirmed.get_mut(&claim) {
-                claim.ahead = true;
-            }
+        precede(peer, number, host);
+    }
+
+    /// This host moves on from `address` before its moves there are complete. The peer commits those whose challenge came,
+    /// or has done so already: so does this host, and accepts both addresses until the next move is through.
+    pub(crate) fn catch_up(&mut self, id: PeerId, address: IpAddr, host: &mut dyn Host) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let answered =
+            |moving: &Moving| moving.path.local == address && moving.token.is_some() && moving.ahead_until.is_none();
+        let numbers: Vec<u32> =
+            peer.moves.iter().filter(|(_, moving)| answered(moving)).map(|(number, _)| *number).collect();
+        for number in numbers {
+            precede(peer, number, host);
         }
     }
 
     /// How long flows are sent from the new address without a commit, and how late a challenge may come: together with the
     /// longest interval between two requests less than what a correspondent keeps a move prepared.
-    fn lease(&self) -> Duration {
+    pub(crate) fn lease(&self) -> Duration {
         self.config.timers.pending / 8
     }
 
@@ -54,22 +74,27 @@ impl Endpoint {
     pub(crate) fn hold_again(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
         let Some(moving) = self.end_move(id, number) else { return };
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let mut back = BTreeMap::<IpAddr, Vec<Flow>>::new();
+        let (mut back, mut given_up) = (BTreeMap::<IpAddr, Vec<Flow>>::new(), Vec::new());
         for claim in moving.flows.keys() {
             if let Some(claim) = peer.claimant.confirmed.get_mut(claim) {
                 claim.moving = None;
                 if std::mem::take(&mut claim.ahead) {
                     back.entry(claim.at).or_default().push(claim.flow);
+                } else {
+                    given_up.push((claim.flow, number));
                 }
             }
+        }
+        if !given_up.is_empty() {
+            host.abort(Half::Local, &given_up);
         }
         // Both addresses are accepted again, as before.
         for (at, flows) in back {
             self.return_to(at, &flows, host);
         }
         let ids = moving.flows.into_keys().collect();
-        let relocation = Relocation { old: moving.old, new: moving.path.local, old_usable: false };
-        self.start_moves(now, id, relocation, ids, host);
+        let new = whither(&self.relocations, moving.path.local);
+        self.start_moves(now, id, Relocation { old: moving.old, new, old_usable: false }, None, ids, host);
     }
 
     /// Puts flows back to the address that the peer knows, which this host's kernel had left too early.

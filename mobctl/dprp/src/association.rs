@@ -6,6 +6,7 @@ use crate::few::Few;
 use crate::key::PublicKey;
 use crate::mover::Moving;
 use crate::noise::Transport;
+use crate::rare::Rare;
 use crate::replay::Replay;
 use crate::time::Instant;
 use crate::timer::{PeerId, RoundTrip};
@@ -112,12 +113,21 @@ pub(crate) struct Peer {
     pub(crate) ping: Option<Ping>,
     /// New keys are being made because the present ones are old.
     pub(crate) rekeying: bool,
+    pub(crate) numbers: Numbers,
     /// This host's claims.
-    pub(crate) claimant: Claimant,
+    pub(crate) claimant: Rare<Claimant>,
     /// This host's moves in progress, by number.
     pub(crate) moves: Few<u32, Moving>,
     /// The peer's claims and moves.
-    pub(crate) correspondent: Correspondent,
+    pub(crate) correspondent: Rare<Correspondent>,
+}
+
+/// Numbers of this host towards one peer that are never used again: the last of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Numbers {
+    pub(crate) claim: u32,
+    pub(crate) release: u32,
+    pub(crate) bundle: u16,
 }
 
 impl Peer {
@@ -135,9 +145,10 @@ impl Peer {
             heard: now,
             ping: None,
             rekeying: false,
-            claimant: Claimant::default(),
+            numbers: Numbers::default(),
+            claimant: Rare::default(),
             moves: Few::default(),
-            correspondent: Correspondent::default(),
+            correspondent: Rare::default(),
         }
     }
 
@@ -194,6 +205,22 @@ impl Peer {
         // There are very many peers, and handshakes with few of them.
         self.unconfirmed.shrink_to_fit();
         Some(taken)
+    }
+
+    /// Gives back memory that nothing needs any more.
+    pub(crate) fn tidy(&mut self) {
+        self.claimant.tidy();
+        self.correspondent.tidy();
+    }
+
+    /// The bundle for new claims from this address.
+    pub(crate) fn home(&mut self, address: IpAddr) -> u16 {
+        if let Some(bundle) = self.claimant.homes.get(&address) {
+            return *bundle;
+        }
+        self.numbers.bundle = self.numbers.bundle.wrapping_add(1);
+        self.claimant.homes.insert(address, self.numbers.bundle);
+        self.numbers.bundle
     }
 
     /// Whether nothing ties the two hosts together any more.

@@ -7,7 +7,9 @@ use crate::endpoint::{Arrival, Endpoint, count};
 use crate::few::Few;
 use crate::host::{Flow, Half, Host};
 use crate::message::{Message, RANGES_MAX, Token, claim_capacity};
+use crate::mover::whither;
 use crate::notice::{ClaimStatus, News};
+use crate::rare::Part;
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer, doubled, jittered};
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,9 +86,6 @@ pub(crate) struct Claim {
 /// This host's claims towards one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Claimant {
-    /// Last number used.
-    pub(crate) last: u32,
-    pub(crate) last_bundle: u16,
     /// Bundle for new claims from each address.
     pub(crate) homes: Few<IpAddr, u16>,
     pub(crate) queue: BTreeSet<Flow>,
@@ -100,7 +99,6 @@ pub(crate) struct Claimant {
     /// Numbers that were perhaps used and are not remembered: released like those, and never part of a move.
     pub(crate) lost: Option<Range>,
     release: Option<Release>,
-    pub(crate) last_serial: u32,
 }
 
 /// A release under way.
@@ -120,14 +118,24 @@ impl Claimant {
         let offered: usize = self.offers.values().map(|offer| offer.flows.len()).sum();
         self.queue.len().saturating_add(self.waiting.len()).saturating_add(offered)
     }
+}
 
-    fn home(&mut self, address: IpAddr) -> u16 {
-        if let Some(bundle) = self.homes.get(&address) {
-            return *bundle;
-        }
-        self.last_bundle = self.last_bundle.wrapping_add(1);
-        self.homes.insert(address, self.last_bundle);
-        self.last_bundle
+impl Part for Claimant {
+    const NOTHING: &'static Self = &Self {
+        homes: Few::new(),
+        queue: BTreeSet::new(),
+        agains: 0,
+        waiting: BTreeSet::new(),
+        offers: Few::new(),
+        confirmed: Few::new(),
+        releasing: Few::new(),
+        lost: None,
+        release: None,
+    };
+
+    /// Without claims there is nothing that a bundle could mean.
+    fn is_nothing(&self) -> bool {
+        self.is_empty() && self.releasing.is_empty() && self.lost.is_none() && self.release.is_none()
     }
 }
 
@@ -286,7 +294,8 @@ impl Endpoint {
             if peer.channels.is_empty() || peer.claimant.offers.len() >= OFFERS_MAX {
                 return;
             }
-            let Some(flow) = peer.claimant.queue.pop_first() else { return };
+            let next = peer.claimant.there().and_then(|claimant| claimant.queue.pop_first());
+            let Some(flow) = next else { return };
             if peer.claimant.confirmed.len() >= limit {
                 count(&mut self.counters.limited);
                 self.wait(now, id, flow);
@@ -315,15 +324,15 @@ impl Endpoint {
             }
             let port = peer.path(remote).filter(|path| path.remote.ip() == remote).map(|path| path.remote.port());
             let path = Path { local, remote: SocketAddr::new(remote, port.unwrap_or(self.config.port)) };
-            let first = peer.claimant.last.checked_add(1);
-            let last = u32::try_from(flows.len()).ok().and_then(|count| peer.claimant.last.checked_add(count));
+            let first = peer.numbers.claim.checked_add(1);
+            let last = u32::try_from(flows.len()).ok().and_then(|count| peer.numbers.claim.checked_add(count));
             let (Some(first), Some(last)) = (first, last) else {
                 // Four thousand million claims: a new incarnation of the daemon will count anew.
                 count(&mut self.counters.limited);
                 return flows.into_iter().for_each(|flow| self.wait(now, id, flow));
             };
-            peer.claimant.last = last;
-            let bundle = peer.claimant.home(local);
+            peer.numbers.claim = last;
+            let bundle = peer.home(local);
             for flow in &flows {
                 if let Some(mine) = self.mine.get_mut(flow) {
                     mine.state = State::Offered(id, first);
@@ -343,8 +352,7 @@ impl Endpoint {
         let Some(offer) = peer.claimant.offers.get_mut(&first) else { return };
         let wait = doubled(first_wait, offer.tries, timers.retry_cap);
         // From a new address nothing new can be claimed, but an answer that was lost can be had again.
-        let left = self.relocations.iter().find(|relocation| relocation.old == offer.at && !relocation.old_usable);
-        offer.path.local = left.map_or(offer.at, |relocation| relocation.new);
+        offer.path.local = whither(&self.relocations, offer.at);
         let path = offer.path;
         // Every other time from the beginning: the peer may have forgotten the token.
         let message = match offer.token {
@@ -480,8 +488,8 @@ impl Endpoint {
         }
         let mut ranges = with_lost(ranges(claimant.releasing.keys().copied()), claimant.lost);
         ranges.truncate(RANGES_MAX);
-        peer.claimant.last_serial = peer.claimant.last_serial.wrapping_add(1);
-        peer.claimant.release = Some(Release { serial: peer.claimant.last_serial, ranges, tries: 0 });
+        peer.numbers.release = peer.numbers.release.wrapping_add(1);
+        peer.claimant.release = Some(Release { serial: peer.numbers.release, ranges, tries: 0 });
         self.send_release(now, id);
     }
 
@@ -526,6 +534,7 @@ impl Endpoint {
                 peer.claimant.lost = None;
             }
         }
+        peer.claimant.tidy();
         self.changed();
         self.pump_releases(now, id);
     }
@@ -534,7 +543,7 @@ impl Endpoint {
     /// move decides.
     pub(crate) fn forget_claims_with(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let claimant = &mut peer.claimant;
+        let Some(claimant) = peer.claimant.there() else { return };
         let mut again: Vec<Flow> = Vec::new();
         claimant.confirmed.retain(|_, claim| {
             let keep = claim.moving.is_some();

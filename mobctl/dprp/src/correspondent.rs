@@ -8,9 +8,10 @@ use crate::codec::{Range, in_ranges, is_host_address, merged};
 use crate::endpoint::{Arrival, Endpoint};
 use crate::few::Few;
 use crate::host::{Flow, Half, Host};
-use crate::message::{Message, Move, REFUSED_MAX, Selection, Token, digest};
+use crate::message::{Former, Message, Move, REFUSED_MAX, Selection, Token, digest};
 use crate::mover::{refusal, results};
 use crate::notice::{MoveRefusal, News, Refusal};
+use crate::rare::Part;
 use crate::steward::{Acknowledged, Offered};
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer};
@@ -97,6 +98,21 @@ pub(crate) struct Correspondent {
     pub(crate) outcomes: VecDeque<Outcome>,
 }
 
+impl Part for Correspondent {
+    const NOTHING: &'static Self = &Self {
+        claims: Few::new(),
+        orphans: BTreeSet::new(),
+        offers: VecDeque::new(),
+        acknowledged: VecDeque::new(),
+        pending: Few::new(),
+        outcomes: VecDeque::new(),
+    };
+
+    fn is_nothing(&self) -> bool {
+        self.is_empty() && self.acknowledged.is_empty() && self.outcomes.is_empty()
+    }
+}
+
 impl Correspondent {
     pub(crate) fn is_empty(&self) -> bool {
         self.claims.is_empty() && self.orphans.is_empty() && self.offers.is_empty() && self.pending.is_empty()
@@ -108,7 +124,9 @@ impl Correspondent {
     }
 
     /// Forgets claims that ended `unreleased` ago, and batches that wait for their proof for so long: the peer does not mind.
+    /// So it is with answers to batches that it has not asked for in that time.
     pub(crate) fn forget_ended(&mut self, now: Instant, unreleased: Duration) {
+        self.acknowledged.retain(|ack| now.since(ack.told) < unreleased);
         self.offers.retain(|offer| now.since(offer.began) < unreleased);
         self.claims.retain(|_, claim| claim.ended.is_none_or(|ended| now.since(ended) < unreleased));
     }
@@ -226,6 +244,9 @@ impl Endpoint {
             // The mover changed its mind.
             self.take_back(id, number, host);
         }
+        if let Some(former) = request.former.filter(|former| former.number < number) {
+            self.commit_former(now, id, former, host);
+        }
         let Some(peer) = self.peers.get_mut(id) else { return };
         let selected = Self::check_move(arrival, request)
             .and_then(|()| peer.correspondent.select(&request.selection, self.config.limits.claims));
@@ -333,6 +354,23 @@ impl Endpoint {
             }
             return;
         }
+        peer.set_path(arrival.path);
+        self.commit_remote(now, id, number, host);
+        self.send_outcome(arrival, number);
+    }
+
+    /// The mover has moved on from an address where it received the challenge: its token says so, wherever it comes from.
+    /// What the mover sent from there may still be on its way, so that address counts until the next one is proved.
+    fn commit_former(&mut self, now: Instant, id: PeerId, former: Former, host: &mut dyn Host) {
+        let pending = self.peers.get(id).and_then(|peer| peer.correspondent.pending.get(&former.number));
+        if pending.is_some_and(|pending| pending.token == former.token) {
+            self.commit_remote(now, id, former.number, host);
+        }
+    }
+
+    /// The mover receives where it has asked to be: the kernel commits.
+    fn commit_remote(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(mut pending) = peer.correspondent.pending.remove(&number) else { return };
         self.timers.cancel(Timer::Pending(id, number));
         take_wire_sides(&mut peer.correspondent.claims, &mut pending, number, host);
@@ -364,7 +402,6 @@ impl Endpoint {
         if !failed.is_empty() {
             self.timers.set(Timer::Pending(id, number), now.after(self.config.timers.pending));
         }
-        peer.set_path(arrival.path);
         let news = News::PeerMoved {
             peer: peer.key,
             number,
@@ -378,12 +415,12 @@ impl Endpoint {
             peer.correspondent.outcomes.pop_front();
         }
         few(&mut peer.correspondent.outcomes);
-        peer.correspondent.outcomes.push_back(Outcome { number, remote, refused, failed, proved: now, next: 0 });
+        let outcome = Outcome { number, remote: pending.remote, refused, failed, proved: now, next: 0 };
+        peer.correspondent.outcomes.push_back(outcome);
         self.changed();
         self.leave_address(id, pending.request.old);
         self.peers.bind_address(id, pending.request.new);
         self.notice(now, news);
-        self.send_outcome(arrival, number);
     }
 
     /// Nobody is to be found at an address that its owner has left for good.
@@ -480,8 +517,7 @@ impl Endpoint {
         for number in numbers {
             self.take_back(id, number, host);
         }
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        let correspondent = &mut peer.correspondent;
+        let Some(correspondent) = self.peers.get_mut(id).and_then(|peer| peer.correspondent.there()) else { return };
         for (_, theirs) in std::mem::take(&mut correspondent.claims) {
             if theirs.ended.is_none()
                 && let Some(owner) = self.owners.get_mut(&theirs.flow)

@@ -343,7 +343,10 @@ impl Endpoint {
             self.peers.unbind_index(index);
         }
         let Some(peer) = self.peers.get_mut(id) else { return };
-        peer.correspondent.forget_ended(now, timers.idle);
+        if let Some(correspondent) = peer.correspondent.there() {
+            correspondent.forget_ended(now, timers.idle);
+        }
+        peer.tidy();
         let worn = peer.channels.first().is_some_and(|channel| channel.is_worn(now, timers.rekey));
         if worn && !peer.is_idle() {
             peer.rekeying = true;

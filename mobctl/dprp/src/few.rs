@@ -21,7 +21,7 @@ pub(crate) enum Few<K, V> {
 
 impl<K, V> Default for Few<K, V> {
     fn default() -> Self {
-        Self::Sorted(Vec::new())
+        Self::new()
     }
 }
 
@@ -32,6 +32,10 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Few<K, V> {
 }
 
 impl<K, V> Few<K, V> {
+    pub(crate) const fn new() -> Self {
+        Self::Sorted(Vec::new())
+    }
+
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Sorted(entries) => entries.len(),

@@ -35,6 +35,7 @@ mod message;
 mod mover;
 mod noise;
 mod notice;
+mod rare;
 mod replay;
 mod seek;
 mod steward;

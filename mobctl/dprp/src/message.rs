@@ -65,7 +65,15 @@ pub(crate) struct Move {
     pub(crate) old_usable: bool,
     pub(crate) old: IpAddr,
     pub(crate) new: IpAddr,
+    pub(crate) former: Option<Former>,
     pub(crate) selection: Selection,
+}
+
+/// The move that a mover was about to complete when it moved on: the token proves that it received at that address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Former {
+    pub(crate) number: u32,
+    pub(crate) token: Token,
 }
 
 /// Which claims move.
@@ -103,6 +111,7 @@ const MOVE_COMMIT: u8 = 13;
 const MOVE_REFUSED: u8 = 14;
 
 const OLD_USABLE: u8 = 1;
+const FORMER: u8 = 2;
 const BY_BUNDLES: u8 = 0;
 const BY_LIST: u8 = 1;
 const TCP: u8 = 1;
@@ -184,7 +193,12 @@ impl Message {
 
 impl Move {
     fn write<'w>(&self, w: &'w mut Writer) -> &'w mut Writer {
-        w.u32(self.number).u8(if self.old_usable { OLD_USABLE } else { 0 }).address(self.old).address(self.new);
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let flags = flag(self.old_usable, OLD_USABLE) | flag(self.former.is_some(), FORMER);
+        w.u32(self.number).u8(flags).address(self.old).address(self.new);
+        if let Some(former) = self.former {
+            w.u32(former.number).bytes(&former.token);
+        }
         match &self.selection {
             Selection::Bundles { bundles, except, count, digest } => w
                 .u8(BY_BUNDLES)
@@ -200,12 +214,13 @@ impl Move {
 
     fn parse(r: &mut Reader<'_>) -> Option<Self> {
         let number = r.u32()?;
-        let old_usable = match r.u8()? {
-            0 => false,
-            OLD_USABLE => true,
-            _ => return None,
-        };
+        let flags = r.u8()?;
+        if flags & !(OLD_USABLE | FORMER) != 0 {
+            return None;
+        }
+        let old_usable = flags & OLD_USABLE != 0;
         let (old, new) = (r.address()?, r.address()?);
+        let former = if flags & FORMER == 0 { None } else { Some(Former { number: r.u32()?, token: r.array()? }) };
         let selection = match r.u8()? {
             BY_BUNDLES => {
                 let (count, digest) = (r.u32()?, r.u64()?);
@@ -221,7 +236,7 @@ impl Move {
             }
             _ => return None,
         };
-        (number != 0).then_some(Self { number, old_usable, old, new, selection })
+        (number != 0).then_some(Self { number, old_usable, old, new, former, selection })
     }
 }
 

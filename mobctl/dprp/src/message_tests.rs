@@ -87,7 +87,7 @@ fn golden_moves() -> Result<(), std::net::AddrParseError> {
         digest: 0x0102_0304_0506_0708,
     };
     golden(
-        &Message::Move(Move { number: 3, old_usable: true, old, new, selection }),
+        &Message::Move(Move { number: 3, old_usable: true, old, new, former: None, selection }),
         &[
             10, 0, 0, 0, 3, 1, 4, 192, 0, 2, 1, 4, 198, 51, 100, 7, 0, 0, 0, 0x27, 0x10, 1, 2, 3, 4, 5, 6, 7,
             8, //
@@ -96,8 +96,14 @@ fn golden_moves() -> Result<(), std::net::AddrParseError> {
     );
     let selection = Selection::Listed { ranges: vec![Range { first: 5, last: 6 }] };
     let expected = [10, 0, 0, 0, 3, 0, 4, 192, 0, 2, 1, 4, 198, 51, 100, 7, 1, 1, 0, 0, 0, 5, 0, 0, 0, 6];
-    golden(&Message::Move(Move { number: 3, old_usable: false, old, new, selection }), &expected);
-    for (at, value, why) in [(4, 0, "number 0"), (5, 2, "unknown flag"), (6, 5, "IP version"), (16, 2, "selection")] {
+    let request = Move { number: 3, old_usable: false, old, new, former: None, selection };
+    golden(&Message::Move(request.clone()), &expected);
+    let former = Some(Former { number: 2, token: TOKEN });
+    let (head, selected) = expected.split_at(16);
+    let mut with_former = [head, &[0, 0, 0, 2], &TOKEN, selected].concat();
+    with_former[5] = 2;
+    golden(&Message::Move(Move { former, ..request }), &with_former);
+    for (at, value, why) in [(4, 0, "number 0"), (5, 4, "unknown flag"), (6, 5, "IP version"), (16, 2, "selection")] {
         let mut bad = expected;
         bad[at] = value;
         assert_eq!(Message::parse(&bad), None, "{why}");
@@ -130,13 +136,14 @@ fn largest_messages_fit() -> Result<(), std::net::AddrParseError> {
     let large = |new: &str, bundles: usize| -> Result<Message, std::net::AddrParseError> {
         let bundles = (0..bundles).filter_map(|i| u16::try_from(i).ok()).collect();
         let selection = Selection::Bundles { bundles, except: ranges.clone(), count: 1, digest: 1 };
-        Ok(Message::Move(Move { number: 1, old_usable: true, old: new.parse()?, new: new.parse()?, selection }))
+        let former = Some(Former { number: 1, token: TOKEN });
+        Ok(Message::Move(Move { number: 1, old_usable: true, old: new.parse()?, new: new.parse()?, former, selection }))
     };
     let messages = [
         (Message::Claim { first: 1, bundle: 1, flows: vec![v4; claim_capacity(true)] }, 1165),
         (Message::Claim { first: 1, bundle: 1, flows: vec![v6; claim_capacity(false)] }, 1155),
         (Message::Release { serial: 1, ranges: ranges.clone() }, 1030),
-        (large("2001:db8::1", BUNDLES_MAX)?, 1143),
+        (large("2001:db8::1", BUNDLES_MAX)?, 1163),
         (Message::MoveCommit { number: 1, part: 0, parts: 1, refused: vec![(ranges[0], Refusal::Gone); 128] }, 1162),
     ];
     for (message, length) in messages {
@@ -154,7 +161,8 @@ fn largest_messages_fit() -> Result<(), std::net::AddrParseError> {
     assert!(ack <= Message::Claim { first: 1, bundle: 1, flows: vec![v4; 89] }.write().len());
     let least = |ranges| {
         let selection = Selection::Listed { ranges };
-        Message::Move(Move { number: 1, old_usable: true, old: v4.local.ip(), new: v4.local.ip(), selection }).write()
+        let (old, new) = (v4.local.ip(), v4.local.ip());
+        Message::Move(Move { number: 1, old_usable: true, old, new, former: None, selection }).write()
     };
     let challenge = Message::MoveChallenge { number: 1, token: TOKEN, refused: 0 }.write().len();
     let refusal = Message::MoveRefused { number: 1, reason: MoveRefusal::Address }.write().len();

@@ -10,7 +10,7 @@ use crate::claimant::{Claim, numbered, with_lost};
 use crate::codec::{Range, in_ranges, is_host_address, ranges};
 use crate::endpoint::{Arrival, Endpoint, count};
 use crate::host::{Flow, Half, Host, KernelError};
-use crate::message::{BUNDLES_MAX, Message, Move, RANGES_MAX, Selection, Token, digest};
+use crate::message::{BUNDLES_MAX, Former, Message, Move, RANGES_MAX, Selection, Token, digest};
 use crate::notice::{MoveRefusal, News, Refusal};
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer, doubled, jittered};
@@ -34,6 +34,12 @@ pub(crate) struct Relocation {
     pub(crate) old_usable: bool,
 }
 
+/// Where what is at `address` is by now, if this host has left that for good.
+pub(crate) fn whither(relocations: &[Relocation], address: IpAddr) -> IpAddr {
+    let left = relocations.iter().find(|relocation| relocation.old == address && !relocation.old_usable);
+    left.map_or(address, |relocation| relocation.new)
+}
+
 /// A move in progress.
 #[derive(Debug)]
 pub(crate) struct Moving {
@@ -49,6 +55,10 @@ pub(crate) struct Moving {
     pub(crate) tries: u32,
     pub(crate) doubt: bool,
     pub(crate) token: Option<Token>,
+    /// The move before, if the peer's challenge of it came and its commit did not.
+    former: Option<Former>,
+    /// How many of the flows the peer's challenge left out.
+    pub(crate) refused: u32,
     commit: Option<Commit>,
     /// When Move itself was last sent.
     pub(crate) asked: Instant,
@@ -78,6 +88,7 @@ impl Moving {
                 old_usable: !self.hold,
                 old: self.old,
                 new: self.path.local,
+                former: self.former,
                 selection: self.selection.clone(),
             }),
         }
@@ -178,37 +189,50 @@ impl Endpoint {
     /// Begins the move of everything that one peer knows of at the old address.
     fn move_peer(&mut self, now: Instant, id: PeerId, relocation: Relocation, host: &mut dyn Host) {
         let Relocation { old, new, old_usable } = relocation;
+        self.catch_up(id, old, host);
+        let lease = self.lease();
         let Some(peer) = self.peers.get_mut(id) else { return };
-        // Flows that are there, and flows that are in doubt about being there: those keep to the path that they use.
-        let (mut there, mut heading) = (BTreeSet::new(), BTreeMap::<bool, BTreeSet<u32>>::new());
-        for (number, claim) in peer.claimant.confirmed.iter_mut() {
+        // Flows that are there, and flows that are on their way: whether to hold them, and the move that is not complete.
+        let (mut there, mut heading) = (BTreeSet::new(), BTreeMap::<(bool, Option<u32>), BTreeSet<u32>>::new());
+        let claims = peer.claimant.there().into_iter().flat_map(|claimant| claimant.confirmed.iter_mut());
+        for (number, claim) in claims {
             let moving = claim.moving.and_then(|moving| peer.moves.get(&moving));
-            if claim.at == old && claim.ahead {
-                // It is not sent from there any more, whether that works or not.
-                heading.entry(true).or_default().insert(*number);
-            } else if claim.at == old {
+            let heads = moving.is_some_and(|moving| moving.path.local == old);
+            if claim.at == old && !claim.ahead {
                 there.insert(*number);
-            } else if let Some(moving) = moving.filter(|moving| moving.path.local == old) {
-                heading.entry(moving.hold).or_default().insert(*number);
+            } else if claim.at == old || heads {
+                let hold = match moving {
+                    // Sent from `old` by now, as long as the peer is known to accept that.
+                    Some(moving) if heads && claim.ahead => {
+                        !old_usable || moving.refused != 0 || now.since(moving.asked) > lease
+                    }
+                    // They keep to the path that they use.
+                    Some(moving) if heads => moving.hold,
+                    // Not sent from `old` any more, whether that works or not.
+                    _ => true,
+                };
+                let former = claim.moving.filter(|_| claim.ahead);
+                heading.entry((hold, former)).or_default().insert(*number);
             } else {
                 continue;
             }
             claim.stuck = false;
             claim.again = false;
         }
-        peer.claimant.agains = 0;
-        let address_only = there.is_empty()
-            && heading.is_empty()
-            && peer.correspondent.live() > 0
-            && peer.path(old).is_some_and(|path| path.local == old);
+        let nothing = there.is_empty() && heading.is_empty();
+        if !nothing {
+            peer.claimant.agains = 0;
+        }
+        let address_only =
+            nothing && peer.correspondent.live() > 0 && peer.path(old).is_some_and(|path| path.local == old);
         if !old_usable && let Some(path) = peer.path(old).filter(|path| path.local == old) {
             peer.set_path(Path { local: new, ..path });
         }
         if address_only && self.config.mobile || !there.is_empty() {
-            self.start_moves(now, id, relocation, there, host);
+            self.start_moves(now, id, relocation, None, there, host);
         }
-        for (hold, ids) in heading {
-            self.start_moves(now, id, Relocation { old_usable: !hold, ..relocation }, ids, host);
+        for ((hold, former), ids) in heading {
+            self.start_moves(now, id, Relocation { old_usable: !hold, ..relocation }, former, ids, host);
         }
     }
 
@@ -221,22 +245,27 @@ impl Endpoint {
             };
             let ids: BTreeSet<u32> = peer.claimant.confirmed.iter().filter_map(waits).collect();
             if !ids.is_empty() {
-                self.start_moves(now, id, relocation, ids, host);
+                self.start_moves(now, id, relocation, None, ids, host);
             }
         }
     }
 
     /// Prepares and asks for moves of these claims, as many as it takes to name them all. Without any claim the move
-    /// tells the peer the new address.
+    /// tells the peer the new address. `former`: the move that brought them where they are, and is not complete.
     pub(crate) fn start_moves(
         &mut self,
         now: Instant,
         id: PeerId,
         relocation: Relocation,
+        former: Option<u32>,
         ids: BTreeSet<u32>,
         host: &mut dyn Host,
     ) {
         let address_only = ids.is_empty();
+        let former = former.and_then(|number| {
+            let token = self.peers.get(id)?.moves.get(&number)?.token?;
+            Some(Former { number, token })
+        });
         let mut left = self.movable(id, ids, host);
         if left.is_empty() && !address_only {
             return;
@@ -282,6 +311,8 @@ impl Endpoint {
                     tries: 0,
                     doubt: false,
                     token: None,
+                    former,
+                    refused: 0,
                     commit: None,
                     asked: now,
                     ahead_until: None,
@@ -345,7 +376,9 @@ impl Endpoint {
         self.changed();
         let Some(peer) = self.peers.get_mut(id) else { return };
         // Claims made at the old address from now on are not part of what this move selects.
-        peer.claimant.homes.remove(&moving.old);
+        if let Some(claimant) = peer.claimant.there() {
+            claimant.homes.remove(&moving.old);
+        }
         let mut superseded = Vec::new();
         for claim in moving.flows.keys() {
             if let Some(entry) = peer.claimant.confirmed.get_mut(claim)
@@ -418,12 +451,13 @@ impl Endpoint {
         let key = peer.key;
         let unneeded = peer.claimant.is_empty() && peer.correspondent.live() == 0;
         let Some(moving) = peer.moves.get_mut(&number) else { return };
+        let at = whither(&self.relocations, moving.path.local);
         if unneeded && moving.flows.is_empty() {
             // It only tells an address, and no flow is left that needs it.
             self.end_move(id, number);
             return;
         }
-        if moving.ahead_until.is_some_and(|until| until <= now) {
+        if moving.ahead_until.is_some_and(|until| until <= now) || at != moving.path.local {
             return self.hold_again(now, id, number, host);
         }
         moving.tries = moving.tries.saturating_add(1);
@@ -475,6 +509,7 @@ impl Endpoint {
             peer.round_trip.sample(arrival.now.since(moving.sent));
         }
         moving.token = Some(token);
+        moving.refused = refused;
         moving.tries = 0;
         self.reply(arrival, &Message::MoveResponse { number, token });
         if refused == 0 {
@@ -539,8 +574,8 @@ impl Endpoint {
                 }
             }
         }
-        if let Some(bundle) = peer.claimant.confirmed.values().find(|claim| claim.at == moving.path.local) {
-            let bundle = bundle.bundle;
+        let there = peer.claimant.confirmed.values().find(|claim| claim.at == moving.path.local);
+        if let Some(bundle) = there.map(|claim| claim.bundle) {
             peer.claimant.homes.get_or_insert_with(moving.path.local, || bundle);
         }
         if let Some(path) = peer.path(moving.path.local) {
@@ -641,7 +676,7 @@ impl Endpoint {
         moving.token = None;
         self.send_move(now, id, number);
         if !left.is_empty() {
-            self.start_moves(now, id, Relocation { old, new, old_usable }, left, host);
+            self.start_moves(now, id, Relocation { old, new, old_usable }, None, left, host);
         }
     }
 }

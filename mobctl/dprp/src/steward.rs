@@ -6,7 +6,7 @@
 
 use crate::association::Path;
 use crate::claimant::{is_claimable, wire};
-use crate::codec::Range;
+use crate::codec::{Range, in_ranges};
 use crate::correspondent::{Owner, Theirs, few};
 use crate::endpoint::{Arrival, Endpoint};
 use crate::host::{Flow, Half, Host};
@@ -39,6 +39,7 @@ pub(crate) struct Acknowledged {
     first: u32,
     path: Path,
     statuses: Vec<ClaimStatus>,
+    pub(crate) told: Instant,
 }
 
 impl Endpoint {
@@ -174,7 +175,12 @@ impl Endpoint {
             acknowledged.pop_front();
         }
         few(acknowledged);
-        acknowledged.push_back(Acknowledged { first, path: arrival.path, statuses: statuses.clone() });
+        acknowledged.push_back(Acknowledged {
+            first,
+            path: arrival.path,
+            statuses: statuses.clone(),
+            told: arrival.now,
+        });
         self.reply(arrival, &Message::ClaimAck { first, statuses });
     }
 
@@ -226,11 +232,15 @@ impl Endpoint {
         self.changed();
         let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
         let mut pending = Vec::new();
+        let correspondent = &mut peer.correspondent;
+        // Who releases claims has the answer to their batch.
+        correspondent.acknowledged.retain(|ack| !in_ranges(ranges, ack.first));
+        correspondent.acknowledged.shrink_to_fit();
         for range in ranges {
             let numbers: Vec<u32> =
-                peer.correspondent.claims.range(range.first..=range.last).map(|(number, _)| *number).collect();
+                correspondent.claims.range(range.first..=range.last).map(|(number, _)| *number).collect();
             for number in numbers {
-                let Some(theirs) = peer.correspondent.claims.remove(&number) else { continue };
+                let Some(theirs) = correspondent.claims.remove(&number) else { continue };
                 pending.extend(theirs.pending.map(|pending| (theirs.flow, pending)));
                 let own = Owner { peer: arrival.peer, number: Some(number), instance: theirs.instance };
                 if self.owners.get(&theirs.flow) == Some(&own) {
@@ -238,6 +248,7 @@ impl Endpoint {
                 }
             }
         }
+        correspondent.tidy();
         if !pending.is_empty() {
             host.abort(Half::Remote, &pending);
         }

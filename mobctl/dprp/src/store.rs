@@ -2,7 +2,7 @@
 //! Keys of associations do not; those are made anew.
 //! Format: `PROTOCOL.md`, section "Memory".
 
-use crate::association::{Path, Peer};
+use crate::association::{Numbers, Path, Peer};
 use crate::claimant::{Claim, Claimant, Mine, State, numbered};
 use crate::codec::{Range, Reader, Writer};
 use crate::config::{Config, ConfigError, NAME_MAX};
@@ -146,7 +146,7 @@ impl Endpoint {
             w.address(*address);
         });
         let claimant = &peer.claimant;
-        w.u32(claimant.last).u16(claimant.last_bundle).u32(claimant.last_serial);
+        w.u32(peer.numbers.claim).u16(peer.numbers.bundle).u32(peer.numbers.release);
         w.many(claimant.homes.iter(), |w, (address, bundle)| {
             w.address(*address).u16(*bundle);
         });
@@ -241,14 +241,15 @@ impl Endpoint {
         let paths = many(r, |r| Some(Path { local: r.address()?, remote: socket(r)? }))?;
         let addresses = many(r, |r| r.address())?;
         let id = self.peers.get_or_make(key, usize::MAX, now)?;
-        let claimant = self.read_claimant(id, r)?;
+        let (numbers, claimant) = self.read_claimant(id, r)?;
         let (correspondent, pending) = self.read_correspondent(now, id, r)?;
         let peer = self.peers.get_mut(id)?;
         peer.name = name;
         peer.incarnation = incarnation;
         peer.paths = paths;
-        peer.claimant = claimant;
-        peer.correspondent = correspondent;
+        peer.numbers = numbers;
+        peer.claimant = claimant.into();
+        peer.correspondent = correspondent.into();
         let waits = peer.claimant.confirmed.values().any(|claim| claim.again);
         for address in addresses {
             self.peers.bind_address(id, address);
@@ -266,11 +267,10 @@ impl Endpoint {
         Some(())
     }
 
-    fn read_claimant(&mut self, id: PeerId, r: &mut Reader<'_>) -> Option<Claimant> {
+    fn read_claimant(&mut self, id: PeerId, r: &mut Reader<'_>) -> Option<(Numbers, Claimant)> {
         let mut claimant = Claimant::default();
-        (claimant.last, claimant.last_bundle, claimant.last_serial) = (r.u32()?, r.u16()?, r.u32()?);
-        let lost = Range { first: claimant.last.saturating_add(1), last: claimant.last.saturating_add(SKIPPED) };
-        claimant.last = lost.last;
+        let (last, bundle, release) = (r.u32()?, r.u16()?, r.u32()?);
+        let lost = Range { first: last.saturating_add(1), last: last.saturating_add(SKIPPED) };
         claimant.lost = Some(lost);
         claimant.homes = many(r, |r| Some((r.address()?, r.u16()?)))?.into_iter().collect();
         for (number, instance, claim) in many(r, |r| {
@@ -283,7 +283,7 @@ impl Endpoint {
             claimant.confirmed.insert(number, claim);
         }
         claimant.releasing = many(r, |r| Some((r.u32()?, r.u16()?)))?.into_iter().collect();
-        Some(claimant)
+        Some((Numbers { claim: lost.last, release, bundle }, claimant))
     }
 
     fn read_correspondent(
@@ -336,7 +336,8 @@ impl Endpoint {
         for id in ids {
             let mut elsewhere = std::collections::BTreeMap::<(IpAddr, IpAddr), std::collections::BTreeSet<u32>>::new();
             let Some(peer) = self.peers.get_mut(id) else { continue };
-            for (number, claim) in peer.claimant.confirmed.iter_mut() {
+            let claims = peer.claimant.there().into_iter().flat_map(|claimant| claimant.confirmed.iter_mut());
+            for (number, claim) in claims {
                 let wire = crate::claimant::wire(&claim.flow, host).local.ip();
                 claim.ahead = wire != claim.at;
                 if claim.ahead {
@@ -344,7 +345,7 @@ impl Endpoint {
                 }
             }
             for ((old, new), claims) in elsewhere {
-                self.start_moves(now, id, Relocation { old, new, old_usable: false }, claims, host);
+                self.start_moves(now, id, Relocation { old, new, old_usable: false }, None, claims, host);
             }
         }
     }

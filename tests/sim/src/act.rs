@@ -4,7 +4,7 @@ use crate::host::Attachment;
 use crate::net::{self, Faults};
 use crate::script::{self, Act};
 use crate::world::{SECOND, What, World};
-use mobconn_dprp::{Event, Protocol};
+use mobconn_dprp::Protocol;
 use std::net::IpAddr;
 
 /// How long everything may take once the faults are over, in seconds.
@@ -85,13 +85,16 @@ impl World {
         self.hosts[h].kind.families.iter().map(|v6| net::address(at.network, at.slot, *v6)).collect()
     }
 
-    fn is_free(&self, at: Attachment) -> bool {
-        !self.hosts.iter().any(|host| host.attached.contains(&at))
+    /// Whether host `h` can attach itself there: nobody else is there.
+    fn is_free(&self, h: usize, at: Attachment) -> bool {
+        !self.hosts.iter().enumerate().any(|(other, host)| other != h && host.attached.contains(&at))
     }
 
     fn go(&mut self, h: usize, to: Attachment, (gap, keep, notice): (u64, u64, u64), patience: u32) {
         let host = &self.hosts[h];
-        let Some(from) = host.attached.last().copied().filter(|_| host.asleep.is_none() && self.is_free(to)) else {
+        let Some(from) =
+            host.attached.last().copied().filter(|from| host.asleep.is_none() && *from != to && self.is_free(h, to))
+        else {
             return;
         };
         let guarded = self.promised(h).iter().all(|(id, which)| self.is_guarded(*id, *which));
@@ -112,7 +115,7 @@ impl World {
     }
 
     fn come(&mut self, host: usize, to: Attachment, notice: u64) {
-        if !self.is_free(to) {
+        if !self.is_free(host, to) {
             return;
         }
         let former = self.hosts[host].attached.last().copied();
@@ -190,9 +193,7 @@ impl World {
             let new = if which >= 6 { other } else { text.parse().ok() };
             if let Some(new) = new {
                 let now = self.now;
-                self.hosts[h].with_daemon(now, |daemon, around| {
-                    daemon.event(around, Event::Move { old, new, old_usable: true });
-                });
+                self.hosts[h].command_move(now, old, new, true);
                 self.later(3 * SECOND, What::Act(Act::Mend(h, new)));
             }
         }
@@ -203,9 +204,7 @@ impl World {
         let now = self.now;
         let same = self.hosts[h].addresses().into_iter().rfind(|new| new.is_ipv4() == old.is_ipv4());
         if let Some(new) = same.filter(|new| *new != old) {
-            self.hosts[h].with_daemon(now, |daemon, around| {
-                daemon.event(around, Event::Move { old, new, old_usable: false });
-            });
+            self.hosts[h].command_move(now, old, new, false);
             self.settle(h);
         }
     }
@@ -255,8 +254,11 @@ impl World {
             if self.hosts[h].attached.is_empty() {
                 let home = self.plan.kinds[h].1[0];
                 let slot = u8::try_from(h + 1).expect("few hosts");
-                let at =
-                    if self.is_free(home) { home } else { Attachment { network: self.networks.all.len() - 1, slot } };
+                let at = if self.is_free(h, home) {
+                    home
+                } else {
+                    Attachment { network: self.networks.all.len() - 1, slot }
+                };
                 self.come(h, at, 0);
             }
         }

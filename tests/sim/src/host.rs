@@ -63,6 +63,8 @@ pub struct Host {
     pub memory: Option<Vec<u8>>,
     /// Addresses that it has left and that the daemon has not looked at yet.
     pub untold: Vec<Attachment>,
+    /// How often its daemon was told to move, of IPv4 and of IPv6.
+    pub moves: [u32; 2],
     /// Ports that it serves.
     pub ports: Vec<u16>,
     rng: ChaCha8Rng,
@@ -89,6 +91,7 @@ impl Host {
             task: false,
             memory: None,
             untold: Vec::new(),
+            moves: [0; 2],
             ports: Vec::new(),
             rng,
         };
@@ -198,11 +201,14 @@ impl Host {
 
     /// This host moves: the daemon has noticed.
     pub fn tell_move(&mut self, now: u64, old: IpAddr, new: IpAddr) {
-        let old_usable = self.has(old);
-        self.with_daemon(now, |daemon, around| {
-            daemon.list(around);
-            daemon.event(around, Event::Move { old, new, old_usable });
-        });
+        self.with_daemon(now, Daemon::list);
+        self.command_move(now, old, new, self.has(old));
+    }
+
+    /// Somebody has the daemon move.
+    pub fn command_move(&mut self, now: u64, old: IpAddr, new: IpAddr, old_usable: bool) {
+        self.moves[usize::from(new.is_ipv6())] += 1;
+        self.with_daemon(now, |daemon, around| daemon.event(around, Event::Move { old, new, old_usable }));
     }
 
     /// The wire side that a flow is sent with.

@@ -3,11 +3,11 @@
 //! A connection is *guarded* at an end that moves if both daemons know the claim. What loses its address while it is
 //! not guarded is *excused*: it may die, and an RST for it is nobody's mistake. Everything else must go on.
 
+use crate::conn::End;
 use crate::frame::Frame;
 use crate::kernel;
 use crate::world::World;
 use mobconn_dprp::{Flow, Protocol};
-use mobconn_engine::Other;
 use std::net::IpAddr;
 
 impl World {
@@ -86,8 +86,8 @@ impl World {
         })
     }
 
-    /// A host's TCP or UDP is given something. Returns whether that is so old that it belongs nowhere any more: its sender
-    /// has moved twice while it was on its way. A half has two addresses, not three.
+    /// A host's TCP or UDP is given something. Returns whether that is so old that it belongs nowhere any more: a half of a
+    /// wire side has two addresses, so what its sender's last two moves have overtaken is accepted no more.
     pub fn judge_delivery(&mut self, h: usize, frame: &Frame, flow: &Flow) -> bool {
         // What was damaged on its way goes nowhere: TCP looks at the checksum.
         if frame.payload().is_none() && !frame.is_whole() {
@@ -98,49 +98,20 @@ impl World {
             self.violation(format!("connection {id}: RST delivered to {}: {frame}", self.name(h)));
         }
         let Some(id) = frame.origin.filter(|id| self.matters(*id, h)) else { return false };
-        let conn = &self.conns[id];
-        let source = flow.remote.ip();
-        let old = conn.ends.iter().any(|end| end.host != h && self.has_left(end.host, end.flow.as_ref(), source));
-        let overtaken = old || conn.ends.iter().any(|end| end.host != h && self.is_moving(end.host, end.flow.as_ref()));
-        let right =
-            overtaken || conn.ends.iter().any(|end| end.host == h && end.flow.is_none_or(|known| known == *flow));
-        if !right {
+        let ends = &self.conns[id].ends;
+        let moves = |end: &End| self.hosts[end.host].moves[usize::from(flow.local.is_ipv6())];
+        let old = ends.iter().any(|end| end.host != h && moves(end) >= frame.moves + 2);
+        let right = ends.iter().any(|end| end.host == h && end.flow.is_none_or(|known| known == *flow));
+        if !right && !old {
             self.violation(format!("connection {id}: its segment was delivered to {} as {frame}", self.name(h)));
         }
-        old
-    }
-
-    /// Whether a host neither uses an address for a flow nor accepts it any more.
-    fn has_left(&self, h: usize, flow: Option<&Flow>, address: IpAddr) -> bool {
-        let kernel = &self.hosts[h].kernel;
-        let binding = flow.and_then(|flow| kernel.control.get(&kernel.engine, &kernel::side(flow)));
-        binding.is_some_and(|binding| {
-            let second = match binding.local.other {
-                Other::Pending { address, .. } | Other::Grace { address, .. } => Some(address),
-                Other::None => None,
-            };
-            // What is translated comes with the stack side.
-            let known = [Some(binding.stack.local), Some(binding.wire.local), second];
-            !known.contains(&Some(kernel::address(address)))
-        })
-    }
-
-    /// Whether a host is about to move a flow. What it sent before may be overtaken by the request, which ends that the
-    /// other end accepts what an earlier one had prepared. An RST that comes of it is dropped while the move is pending.
-    fn is_moving(&self, h: usize, flow: Option<&Flow>) -> bool {
-        let kernel = &self.hosts[h].kernel;
-        let binding = flow.and_then(|flow| kernel.control.get(&kernel.engine, &kernel::side(flow)));
-        binding.is_some_and(|binding| matches!(binding.local.other, Other::Pending { hold: true, .. }))
+        !right
     }
 
     /// A host's TCP sends RST, because of a segment of connection `cause` or by itself.
     pub fn judge_reset(&mut self, h: usize, cause: Option<usize>, frame: &Frame) {
         self.say(|| format!("{}: RST {frame}", self.name(h)));
-        let moving = |id: &usize| {
-            let ends = &self.conns[*id].ends;
-            ends.iter().any(|end| end.host != h && self.is_moving(end.host, end.flow.as_ref()))
-        };
-        if let Some(id) = cause.or(frame.origin).filter(|id| self.matters(*id, h) && !moving(id)) {
+        if let Some(id) = cause.or(frame.origin).filter(|id| self.matters(*id, h)) {
             self.violation(format!("connection {id}: {} sends RST: {frame}", self.name(h)));
         }
     }

@@ -235,7 +235,7 @@ impl World {
     /// The IP layer of a host takes in a packet.
     fn receive(&mut self, h: usize, frame: Frame) {
         let now = self.hosts[h].clock(self.now);
-        let origin = frame.origin;
+        let (origin, moves) = (frame.origin, frame.moves);
         let shown = if self.trace { frame.to_string() } else { String::new() };
         let (mut frame, ours) = if self.hosts[h].kind.mobconn {
             match self.hosts[h].kernel.input(frame, now) {
@@ -245,7 +245,7 @@ impl World {
         } else {
             (frame, false)
         };
-        frame.origin = origin;
+        (frame.origin, frame.moves) = (origin, moves);
         self.say(|| {
             format!("{}: < {shown}{}", self.name(h), if ours { format!(" as {frame}") } else { String::new() })
         });
@@ -303,6 +303,7 @@ impl World {
             // Released: what TCP sent is known by its stack side only.
             frame.origin = frame.heads().and_then(|heads| self.conn_of_wire(h, &heads.flow));
         }
+        frame.moves = self.hosts[h].moves[usize::from(source.is_ipv6())];
         self.judge_transmission(h, &frame);
         let Some(network) = self.hosts[h].leaves_by(source) else {
             return self.say(|| format!("{}: > {frame}: no network", self.name(h)));

@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::codec::Range;
-use crate::message::{Message, Move, Selection, digest};
+use crate::message::{Former, Message, Move, Selection, digest};
 use crate::{Flow, MoveRefusal, News};
 use std::net::SocketAddr;
 
@@ -160,7 +160,7 @@ fn with_a_thief() -> (World, Vec<Flow>) {
 }
 
 fn request(number: u32, new: &str, selection: Selection) -> Message {
-    Message::Move(Move { number, old_usable: false, old: ip(HOME), new: ip(new), selection })
+    Message::Move(Move { number, old_usable: false, old: ip(HOME), new: ip(new), former: None, selection })
 }
 
 fn listed(first: u32, last: u32) -> Selection {
@@ -218,6 +218,27 @@ fn nobody_is_flooded_by_a_move() {
     assert_eq!(world.nodes[1].endpoint.peers().map(|peer| peer.pending).max(), Some(0));
     let half = world.nodes[1].kernel.binding(&own).remote;
     assert_eq!((half.address, half.other), (ip(TRAIN), super::kernel::Other::None));
+}
+
+/// It says that it has been at the victim's address, on its way to the next: without the token of that challenge it has not.
+#[test]
+fn nobody_is_flooded_by_a_former_move() {
+    let (mut world, _) = with_a_thief();
+    let own = world.nodes[2].kernel.connections.keys().next().expect("a flow").mirrored();
+    world.nodes[2].up.insert(ip(CAFE));
+    world.say(2, CAFE, SERVER, &request(1, CAFE, listed(1, 1)));
+    world.nodes[2].up.remove(&ip(CAFE));
+    world.run(SECOND);
+    for (number, former) in [(2, 1), (3, 2), (4, 4)] {
+        let former = Some(Former { number: former, token: [7; 16] });
+        let selection = listed(1, 1);
+        let request = Move { number, old_usable: false, old: ip(CAFE), new: ip(HOME), former, selection };
+        world.nodes[2].up.insert(ip(HOME));
+        world.say(2, HOME, SERVER, &Message::Move(request));
+        world.nodes[2].up.remove(&ip(HOME));
+        world.run(SECOND);
+        assert_eq!(world.wire(1, &own).1, ip(TRAIN));
+    }
 }
 
 #[test]

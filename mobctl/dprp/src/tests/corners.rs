@@ -368,7 +368,7 @@ fn a_claim_of_one_family_is_not_moved_to_the_other() {
     let six = ip("2001:db8:1::11");
     world.nodes[0].up.insert(six);
     let selection = Selection::Listed { ranges: vec![Range { first: 1, last: 2 }] };
-    let request = Move { number: 1, old_usable: true, old: ip(HOME), new: six, selection };
+    let request = Move { number: 1, old_usable: true, old: ip(HOME), new: six, former: None, selection };
     world.say(0, "2001:db8:1::11", "2001:db8:2::80", &Message::Move(request));
     world.run(SECOND);
     assert_eq!(world.nodes[1].kernel.bindings.get(&four.mirrored()), None);

@@ -10,6 +10,7 @@ mod displaced;
 mod floods;
 mod kernel;
 mod moves;
+mod onwards;
 mod rendezvous;
 mod restarts;
 mod storms;

@@ -1,0 +1,73 @@
+//! A host moves on, or back, before its last move is complete.
+
+use super::world::*;
+use crate::{Flow, News};
+
+/// Lengths of a response, and of a whole commit without refusals.
+const RESPONSE: usize = 53;
+const COMMIT: usize = 42;
+
+/// Whether both addresses are accepted by node 0 as its own, and by node 1 as those of node 0.
+fn accepted(world: &World, flow: &Flow, addresses: [&str; 2]) -> [bool; 2] {
+    let (near, far) = (world.nodes[0].kernel.binding(flow), world.nodes[1].kernel.binding(&flow.mirrored()));
+    [near.local, far.remote].map(|half| addresses.iter().all(|address| half.accepts(ip(address))))
+}
+
+/// The mover has sent from its second address, and is in the third one before the peer knows. What it sent may arrive after
+/// its next request: the peer accepts it, though no response has arrived.
+#[test]
+fn what_was_sent_on_the_way_is_accepted() {
+    let mut world = World::pair(1);
+    world.strict = true;
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(CAFE) || datagram.data.len() != RESPONSE));
+    world.go(0, HOME, CAFE, false);
+    world.run(25 * MS);
+    world.go(0, CAFE, TRAIN, false);
+    world.run(11 * MS);
+    assert!(accepted(&world, &flow, [CAFE, TRAIN])[1]);
+    assert!(world.nodes[1].has_news(|news| matches!(news, News::PeerMoved { number: 1, flows: 1, .. })));
+    world.run(SECOND);
+    world.assert_agreed();
+    assert_eq!(world.wire(1, &flow.mirrored()).1, ip(TRAIN));
+}
+
+/// The old address works on; the peer has committed, and its commit is lost. Back there, the mover accepts both until the
+/// peer has followed.
+#[test]
+fn back_home_in_doubt() {
+    for back in [HOME, TRAIN] {
+        let mut world = World::pair(2);
+        world.strict = true;
+        let flow = world.claimed(1, HOME, SERVER)[0];
+        world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER) || datagram.data.len() != COMMIT));
+        world.go(0, HOME, CAFE, true);
+        world.run(50 * MS);
+        assert_eq!((world.wire(0, &flow).0, world.wire(1, &flow.mirrored()).1), (ip(HOME), ip(CAFE)));
+        world.go(0, CAFE, back, true);
+        assert!(accepted(&world, &flow, [CAFE, back])[0], "{back}");
+        world.meddle = None;
+        world.run(SECOND);
+        world.assert_agreed();
+        assert_eq!(world.wire(0, &flow).0, ip(back));
+    }
+}
+
+/// The mover's own kernel does not let the flow follow to the third address: it is asked for again, from there and not from
+/// the second one.
+#[test]
+fn nothing_is_asked_from_an_address_that_was_left() {
+    let mut world = World::pair(3);
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(CAFE) || datagram.data.len() != RESPONSE));
+    world.go(0, HOME, CAFE, false);
+    world.run(25 * MS);
+    world.nodes[0].kernel.refuses.insert(flow);
+    world.go(0, CAFE, TRAIN, false);
+    world.nodes[0].kernel.refuses.clear();
+    world.run(20 * SECOND);
+    world.assert_agreed();
+    assert_eq!(world.wire(1, &flow.mirrored()).1, ip(TRAIN));
+    let started = |news: &News| matches!(news, News::MoveStarted { new, .. } if *new == ip(CAFE));
+    assert_eq!(world.nodes[0].news.iter().filter(|(_, news)| started(news)).count(), 1);
+}
