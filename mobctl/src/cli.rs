@@ -121,8 +121,12 @@ pub enum Command {
     /// The name of this host in the DNS.
     #[command(subcommand)]
     Ddns(crate::ddns::command::Command),
-    /// Check the configuration and the key files.
-    Check,
+    /// Check the configuration and the key files; with [ddns], ask the name servers too, without changing anything.
+    Check {
+        /// Ask nobody: files only.
+        #[arg(short, long)]
+        local: bool,
+    },
     /// Check everything that moving needs, and say what to do.
     Doctor,
     /// Show the versions of mobctl and of the module.

@@ -75,7 +75,7 @@ pub fn run(cli: Cli) -> Result<Option<Exit>, Failure> {
         Command::Stats { zero } => (show::stats(&Device::open(&common.device)?.stats(zero)?), None),
         Command::Keygen { what, output } => (keygen(&common, what, output)?, None),
         Command::Ddns(command) => ddns(&common, &command)?,
-        Command::Check => (check(&common)?, None),
+        Command::Check { local } => check(&common, local)?,
         Command::Doctor => crate::doctor::run(&common),
         Command::Version => (version(&common), None),
         Command::Completion { shell } => {
@@ -229,7 +229,7 @@ fn keygen(common: &Common, what: KeygenKind, output: Option<PathBuf>) -> Result<
     Ok(Shown { text, json: json!({ "keygen": { "path": path, "public": public } }) })
 }
 
-fn check(common: &Common) -> Result<Shown, Failure> {
+fn check(common: &Common, local: bool) -> Result<(Shown, Option<Exit>), Failure> {
     let settings = Settings::read(&common.config)?;
     let config = &settings.config;
     let peers: Vec<String> = config.peers.iter().map(ToString::to_string).collect();
@@ -241,18 +241,35 @@ fn check(common: &Common) -> Result<Shown, Failure> {
         count => format!("{count} pinned hosts only"),
     };
     let shown = common.config.display().to_string();
-    let ddns = config.ddns.as_ref().map(|ddns| ddns.name.to_string());
-    let name = ddns.as_ref().map(|name| format!("name:        {name}; mobctl ddns check asks its name servers\n"));
-    let name = name.unwrap_or_default();
-    let text = format!(
-        "{shown} is right.\nrole:        {role}\nkey:         {key}\ntrusts:      {pins}\nUDP port:    {}\n{name}",
+    let mut text = format!(
+        "{shown} is right.\nrole:        {role}\nkey:         {key}\ntrusts:      {pins}\nUDP port:    {}\n",
         config.port
     );
-    let json = json!({ "check": {
+    let mut json = json!({
         "config": shown, "mobile": config.mobile, "peers": peers, "public": key, "pins": config.pins.len(), "port": config.port,
-        "ddns": ddns,
-    } });
-    Ok(Shown { text, json })
+        "ddns": config.ddns.as_ref().map(|ddns| ddns.name.to_string()),
+    });
+    let mut exit = None;
+    if let Some(target) = &settings.ddns {
+        if local {
+            text += &format!("name:        {}, whose servers were not asked\n", target.config.name);
+        } else {
+            match ddns::command::checkup(target) {
+                Ok(checkup) => {
+                    text += &format!("\nIts name in the DNS:\n{}", checkup.shown.text);
+                    json["name_servers"] = checkup.shown.json;
+                    exit = checkup.worst.map(|failure| failure.exit);
+                }
+                Err(failure) => {
+                    text +=
+                        &format!("name:        {}\n{}.\n{}.\n", target.config.name, failure.message, failure.advice);
+                    json["name_servers"] = json!({ "trouble": failure.message, "advice": failure.advice });
+                    exit = Some(failure.exit);
+                }
+            }
+        }
+    }
+    Ok((Shown { text, json: json!({ "check": json }) }, exit))
 }
 
 fn version(common: &Common) -> Shown {

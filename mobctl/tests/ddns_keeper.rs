@@ -263,6 +263,92 @@ fn a_lost_answer_and_a_second_copy_change_nothing() {
 }
 
 #[test]
+fn there_and_back_while_an_update_is_under_way() {
+    let server = Server::start(Kind::Bind);
+    // Of the second update the server's answers are lost until something else is wanted.
+    let (updates, back) = (AtomicU32::new(0), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let (moved, is_back) = (Arc::new(std::sync::atomic::AtomicBool::new(false)), Arc::clone(&back));
+    let seen = Arc::clone(&moved);
+    let bad = Bad::new(server.address, move |_, question, answer| {
+        let is_update = question[2] >> 3 & 15 == 5;
+        if is_update && updates.fetch_add(1, Ordering::SeqCst) > 0 && !is_back.load(Ordering::SeqCst) {
+            seen.store(true, Ordering::SeqCst);
+            return Vec::new();
+        }
+        vec![answer.to_vec()]
+    });
+    let more = format!("zone = \"{ZONE}\"\nservers = [\"{}\"]", bad.address);
+    let target = server.target_of(1, "laptop-key", "hmac-sha256", SECRET, &more);
+    let keeper = keeper(&server, &target);
+    keeper.wanted(ips(&["192.0.2.10"]));
+    current(&keeper);
+    keeper.wanted(ips(&["198.51.100.10"]));
+    wait("the server has the second one", || moved.load(Ordering::SeqCst));
+    assert_eq!(server.addresses(NAME), ["198.51.100.10"]);
+    keeper.wanted(ips(&["192.0.2.10"]));
+    back.store(true, Ordering::SeqCst);
+    current(&keeper);
+    assert_eq!(server.addresses(NAME), ["192.0.2.10"]);
+    keeper.stop();
+}
+
+#[test]
+fn of_two_hosts_with_one_name_the_first_keeps_it_and_the_other_gets_it_when_it_is_free() {
+    let server = Server::start(Kind::Knot);
+    let (first, second) = (server.wide(1, ""), server.wide(2, ""));
+    let (one, two) = (keeper(&server, &first), keeper(&server, &second));
+    one.wanted(ips(&["192.0.2.10"]));
+    current(&one);
+    two.wanted(ips(&["192.0.2.66"]));
+    wait("the second one complains", || !two.report().trouble.is_empty());
+    let report = two.report();
+    assert!(report.trouble.contains("belongs to another host") && report.next_try.is_some(), "{report:?}");
+    assert!(report.advice.contains("another name"), "{report:?}");
+    // The first one moves meanwhile, and is not disturbed.
+    one.wanted(ips(&["198.51.100.10"]));
+    assert!(current(&one).trouble.is_empty());
+    assert_eq!(server.addresses(NAME), ["198.51.100.10"]);
+    one.stop();
+    server.client(&first).release().unwrap();
+    two.hurry();
+    assert!(current(&two).trouble.is_empty());
+    assert_eq!(server.addresses(NAME), ["192.0.2.66"]);
+    two.stop();
+}
+
+#[test]
+fn only_the_server_itself_can_say_that_the_clock_is_wrong() {
+    for kind in dns::KINDS {
+        let server = Server::start(kind);
+        let trouble = |answer: fn(&mut Vec<u8>)| {
+            let bad = Bad::new(server.address, move |_, _, real| {
+                let mut bent = real.to_vec();
+                answer(&mut bent);
+                vec![bent]
+            });
+            let more = format!("zone = \"{ZONE}\"\nservers = [\"{}\"]", bad.address);
+            let target = server.target_of(1, "laptop-key", "hmac-sha256", SECRET, &more);
+            dns::client(&target, server.system(), dns::wrong_clock(4000)).publish(&ips(&["192.0.2.10"])).unwrap_err()
+        };
+        assert_eq!(trouble(|_| {}).code(), "badtime", "{kind:?}");
+        // The last bytes are the time of the server; those before it the code, the identity, and the signature.
+        for bend in [
+            |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1,
+            |bytes: &mut Vec<u8>| {
+                let at = bytes.len() - 13;
+                bytes[at] ^= 1;
+            },
+            |bytes: &mut Vec<u8>| {
+                let at = bytes.len() - 15;
+                bytes[at] ^= 1;
+            },
+        ] {
+            assert_eq!(trouble(bend).code(), "forged", "{kind:?}");
+        }
+    }
+}
+
+#[test]
 fn a_recorded_update_that_is_sent_again_changes_nothing() {
     for kind in dns::KINDS {
         let server = Server::start(kind);

@@ -168,6 +168,18 @@ impl Place {
         place
     }
 
+    /// The host has a name from now on, at a server that is not there.
+    fn has_name(&self, zone: &str) {
+        let (config, key) = (self.at("mobctl.conf"), self.at("ddns.key"));
+        let text = std::fs::read_to_string(&config).unwrap();
+        let text = text.split("[ddns]").next().unwrap();
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let name = format!("[ddns]\nname = \"laptop.example.org\"\nkey = {key:?}\nservers = [\"127.0.0.1:{port}\"]\n");
+        std::fs::write(config, format!("{text}{name}{zone}")).unwrap();
+        std::fs::write(&key, "hmac-sha256:laptop:bW9iY29ubi10ZXN0LXNlY3JldC0wMTIzNDU2Nzg5YWI=\n").unwrap();
+        std::fs::set_permissions(key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
     fn at(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
@@ -219,6 +231,11 @@ fn json_is_as_documented() {
     }
     for words in [&["status"][..], &["version"], &["doctor"]] {
         place.look(words, &nowhere, &nowhere);
+    }
+    // A name server that is not there, and none at all.
+    for zone in ["zone = \"example.org\"\n", ""] {
+        place.has_name(zone);
+        place.look(&["check"], &device, &socket);
     }
     for (section, printed) in &place.seen {
         page::complete(section, printed);

@@ -53,6 +53,11 @@ impl Names {
         self.left.remove(&new);
         self.left.insert(old);
         self.look();
+        self.hurry();
+    }
+
+    /// A path may be back.
+    pub(super) fn hurry(&self) {
         if let Some(keeper) = &self.keeper {
             keeper.hurry();
         }

@@ -9,6 +9,9 @@ use std::net::IpAddr;
 impl Daemon {
     /// Looks at this host's networks, and moves what has to move.
     pub(super) fn look_at_networks(&mut self) {
+        // First of all: callers are led to where this host is now.
+        self.names.look();
+        self.names.hurry();
         let in_use = self.endpoint.homes();
         let decisions = self.networks.look(self.clock.now(), in_use);
         // Packets must leave by the right network before any are sent from there.

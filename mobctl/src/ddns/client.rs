@@ -6,13 +6,11 @@ use super::place::{self, Place};
 use crate::dns::lookup::{random, random_id};
 use crate::dns::message::{Answer, Data, DnsName, Edit, Prerequisite, Request, TooLong, query, update};
 use crate::dns::transport::Wire;
-use crate::dns::{Holder, System, Trouble};
+use crate::dns::{Holder, System, Trouble, TsigKey};
 use crate::exit::Failure;
-use domain::base::iana::{Rcode, Rtype};
-use domain::tsig::Key;
+use domain::base::iana::{OptRcode, Rtype};
 use mobconn_dprp::PublicKey;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What is kept current, and with which key.
@@ -21,7 +19,7 @@ pub struct Target {
     /// The configuration.
     pub config: Config,
     /// The key, of which nothing but its name is ever shown.
-    pub key: Arc<Key>,
+    pub key: TsigKey,
     /// This host's public key.
     pub host: PublicKey,
 }
@@ -73,6 +71,9 @@ enum Known {
     /// This host's, with this stamp.
     Ours(u64),
 }
+
+/// How long a check of the servers may take, finding them included.
+const CHECK: Duration = Duration::from_secs(20);
 
 /// How often a transaction is begun anew because the mark had changed.
 const ROUNDS: u32 = 4;
@@ -195,34 +196,40 @@ impl Client {
     }
 
     /// Asks every server whether it would take an update, without changing anything: a signed question, then a signed
-    /// update that removes what no host can have.
+    /// update that removes what no host can have. Within 20 seconds.
     ///
     /// # Errors
     /// [`Trouble`] with finding the servers.
     pub fn check(&mut self) -> Result<Vec<Checked>, Trouble> {
-        let place = self.locate()?;
-        let mut list = Vec::new();
-        for server in &place.servers {
+        let deadline = Instant::now() + CHECK;
+        self.wire.end_at(Some(deadline));
+        let place = self.locate();
+        self.wire.end_at(None);
+        let place = place?;
+        // One that is silent must not use up the time of the others.
+        let check = |server: &SocketAddr| {
+            let mut wire = Wire::new(self.wire.clock(), None);
+            wire.end_at(Some(deadline));
             let began = Instant::now();
-            let result = self.check_one(&place.zone, *server).map(|()| began.elapsed());
-            if result == Err(Trouble::Interrupted) {
-                return Err(Trouble::Interrupted);
-            }
-            list.push(Checked { server: *server, result });
-        }
-        Ok(list)
+            let result = self.check_one(&mut wire, &place.zone, *server).map(|()| began.elapsed());
+            Checked { server: *server, result }
+        };
+        Ok(std::thread::scope(|scope| {
+            let checks: Vec<_> = place.servers.iter().map(|server| scope.spawn(move || check(server))).collect();
+            checks.into_iter().filter_map(|check| check.join().ok()).collect()
+        }))
     }
 
-    fn check_one(&mut self, zone: &DnsName, server: SocketAddr) -> Result<(), Trouble> {
+    fn check_one(&self, wire: &mut Wire, zone: &DnsName, server: SocketAddr) -> Result<(), Trouble> {
         let refused = |code| Trouble::Refused(server, code, zone.clone());
         let request = self.make(|id, key| query(id, zone, Rtype::SOA, false, key))?;
-        let answer = self.wire.ask(&request, server)?;
-        if answer.rcode != Rcode::NOERROR {
+        let answer = wire.ask(&request, server)?;
+        if answer.rcode != OptRcode::NOERROR {
             return Err(refused(answer.rcode));
         }
         let apex = |data: &Data| matches!(data, Data::Soa { .. });
         if !answer.answers.iter().any(|record| record.owner == *zone && apex(&record.data)) {
-            return Err(refused(Rcode::NOTAUTH));
+            return Err(refused(OptRcode::NOTAUTH));
         }
         let (name, mark_name, owned) = (&self.target.config.name, &self.mark_name, self.target.config.owned);
         let mut edits: Vec<Edit> = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
@@ -232,8 +239,8 @@ impl Client {
             edits.push(Edit::DeleteText(mark_name.clone(), vec![b"no mark".to_vec()]));
         }
         let request = self.make(|id, key| update(id, zone, &[], &edits, key))?;
-        match self.wire.ask(&request, server)?.rcode {
-            Rcode::NOERROR => Ok(()),
+        match wire.ask(&request, server)?.rcode {
+            OptRcode::NOERROR => Ok(()),
             code => Err(refused(code)),
         }
     }
@@ -241,6 +248,7 @@ impl Client {
     /// Carries out what `edits` says for a new stamp, under the prerequisite that the name is this host's or free.
     fn transact(&mut self, edits: impl Fn(&Target, &DnsName, u64) -> Option<Vec<Edit>>) -> Result<(), Trouble> {
         let place = self.locate()?;
+        let mut code = OptRcode::NOERROR;
         for _ in 0..ROUNDS {
             if self.known == Known::Unknown && !self.target.config.owned {
                 self.read_mark()?;
@@ -253,11 +261,16 @@ impl Client {
                 |rcode| {
                     matches!(
                         rcode,
-                        Rcode::NOERROR | Rcode::NXRRSET | Rcode::YXRRSET | Rcode::NXDOMAIN | Rcode::YXDOMAIN
+                        OptRcode::NOERROR
+                            | OptRcode::NXRRSET
+                            | OptRcode::YXRRSET
+                            | OptRcode::NXDOMAIN
+                            | OptRcode::YXDOMAIN
                     )
                 },
             )?;
-            if answer.rcode == Rcode::NOERROR {
+            code = answer.rcode;
+            if code == OptRcode::NOERROR {
                 self.known = Known::Ours(stamp);
                 return Ok(());
             }
@@ -272,7 +285,11 @@ impl Client {
                 Known::Ours(_) | Known::Unknown => {}
             }
         }
-        Err(Trouble::Unsteady(self.target.config.name.clone()))
+        Err(match (code, self.place.as_ref().and_then(|place| place.servers.first())) {
+            // Nothing of what was demanded: it is not the mark that is in the way.
+            (OptRcode::NXDOMAIN | OptRcode::YXDOMAIN, Some(server)) => Trouble::Refused(*server, code, place.zone),
+            _ => Trouble::Unsteady(self.target.config.name.clone()),
+        })
     }
 
     /// What must hold for an update to be done.
@@ -353,15 +370,15 @@ impl Client {
     fn ask(&mut self, name: &DnsName, rtype: Rtype) -> Result<Answer, Trouble> {
         self.at_servers(
             |id, key| query(id, name, rtype, false, key),
-            |rcode| matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN),
+            |rcode| matches!(rcode, OptRcode::NOERROR | OptRcode::NXDOMAIN),
         )
     }
 
     /// Asks one server after the other until one gives an answer that is one. That server is asked first from then on.
     fn at_servers(
         &mut self,
-        make: impl Fn(u16, Option<(&Arc<Key>, u64)>) -> Result<Request, TooLong>,
-        is_answer: impl Fn(Rcode) -> bool,
+        make: impl Fn(u16, Option<(&TsigKey, u64)>) -> Result<Request, TooLong>,
+        is_answer: impl Fn(OptRcode) -> bool,
     ) -> Result<Answer, Trouble> {
         let place = self.locate()?;
         let mut worst: Option<Trouble> = None;
@@ -391,7 +408,7 @@ impl Client {
 
     fn make(
         &self,
-        make: impl FnOnce(u16, Option<(&Arc<Key>, u64)>) -> Result<Request, TooLong>,
+        make: impl FnOnce(u16, Option<(&TsigKey, u64)>) -> Result<Request, TooLong>,
     ) -> Result<Request, Trouble> {
         make(random_id(), Some((&self.target.key, self.wire.now()))).map_err(|TooLong| Trouble::TooMany)
     }

@@ -114,45 +114,65 @@ pub fn run(
             Ok(changed(&mut client, began, format!("{name} has no address, and is free for anybody"), &[]))
         }
         Command::Check => {
-            let list = client.check().map_err(failure)?;
-            let worst = list.iter().filter_map(|one| one.result.as_ref().err()).max_by_key(|trouble| trouble.weight());
-            // One server that takes updates is enough.
-            let good = list.iter().any(|one| one.result.is_ok());
-            let exit = worst.filter(|_| !good).map(|trouble| trouble.failure().exit);
-            let mut rows = Vec::new();
-            let mut values = Vec::new();
-            let mut advice = String::new();
-            for one in &list {
-                let (state, time) = match &one.result {
-                    Ok(time) => ("ok".to_owned(), format!("{:.1}ms", time.as_secs_f64() * 1e3)),
-                    Err(trouble) => {
-                        advice += &format!("{trouble}.\n{}.\n", trouble.advice());
-                        (trouble.code().to_owned(), String::new())
-                    }
-                };
-                let trouble = one.result.as_ref().err();
-                values.push(json!({
-                    "server": one.server, "state": state,
-                    "ms": one.result.as_ref().ok().map(|time| time.as_secs_f64() * 1e3),
-                    "trouble": trouble.map(ToString::to_string), "advice": trouble.map(Trouble::advice),
-                }));
-                rows.push(vec![one.server.to_string(), state, time]);
-            }
-            let zone = client.locate().map(|place| place.zone.to_string()).unwrap_or_default();
-            let text = format!(
-                "name:  {}\nzone:  {zone}\nkey:   {} ({})\n{}{advice}",
-                target.config.name,
-                target.key.name(),
-                target.key.algorithm(),
-                table(&["SERVER", "STATE", "TIME"], &rows)
-            );
-            let json = json!({ "ddns": {
-                "name": target.config.name.to_string(), "zone": zone, "key": target.key.name().to_string(),
-                "algorithm": target.key.algorithm().to_string(), "servers": values,
-            } });
-            Ok((Shown { text, json }, exit))
+            let Checkup { shown: Shown { text, json }, worst } = checkup(&target)?;
+            Ok((Shown { text, json: json!({ "ddns": json }) }, worst.map(|failure| failure.exit)))
         }
     }
+}
+
+/// What a check of the servers showed.
+#[derive(Debug)]
+pub struct Checkup {
+    /// For people, and for programs.
+    pub shown: Shown,
+    /// What is worst when no server would take an update.
+    pub worst: Option<Failure>,
+}
+
+/// Asks every server of the zone whether it would take an update of `target`, without changing anything; within 20
+/// seconds.
+///
+/// # Errors
+/// A [`Failure`] when no server is found.
+pub fn checkup(target: &Target) -> Result<Checkup, Failure> {
+    let mut client = Client::new(target.clone(), System::default(), Wire::new(system_clock(), None), None);
+    let list = client.check().map_err(|trouble| trouble.failure())?;
+    let worst = list.iter().filter_map(|one| one.result.as_ref().err()).max_by_key(|trouble| trouble.weight());
+    // One server that takes updates is enough.
+    let good = list.iter().any(|one| one.result.is_ok());
+    let worst = worst.filter(|_| !good).map(Trouble::failure);
+    let mut rows = Vec::new();
+    let mut values = Vec::new();
+    let mut advice = String::new();
+    for one in &list {
+        let (state, time) = match &one.result {
+            Ok(time) => ("ok".to_owned(), format!("{:.1}ms", time.as_secs_f64() * 1e3)),
+            Err(trouble) => {
+                advice += &format!("{trouble}.\n{}.\n", trouble.advice());
+                (trouble.code().to_owned(), String::new())
+            }
+        };
+        let trouble = one.result.as_ref().err();
+        values.push(json!({
+            "server": one.server, "state": state,
+            "ms": one.result.as_ref().ok().map(|time| time.as_secs_f64() * 1e3),
+            "trouble": trouble.map(ToString::to_string), "advice": trouble.map(Trouble::advice),
+        }));
+        rows.push(vec![one.server.to_string(), state, time]);
+    }
+    let zone = client.place().map(|place| place.zone.to_string()).unwrap_or_default();
+    let text = format!(
+        "name:  {}\nzone:  {zone}\nkey:   {} ({})\n{}{advice}",
+        target.config.name,
+        target.key.name(),
+        target.key.algorithm(),
+        table(&["SERVER", "STATE", "TIME"], &rows)
+    );
+    let json = json!({
+        "name": target.config.name.to_string(), "zone": zone, "key": target.key.name().to_string(),
+        "algorithm": target.key.algorithm().to_string(), "servers": values,
+    });
+    Ok(Checkup { shown: Shown { text, json }, worst })
 }
 
 fn changed(client: &mut Client, began: Instant, words: String, addresses: &[IpAddr]) -> (Shown, Option<Exit>) {

@@ -24,20 +24,30 @@ impl Desk {
             return false;
         }
         self.wanted = Some(addresses);
-        self.hurry(now);
+        self.failures = 0;
+        self.due = (!self.is_done()).then_some(now);
         true
     }
 
-    /// Whatever was waited for is worth another try now.
-    pub fn hurry(&mut self, now: Instant) {
-        self.failures = 0;
-        self.due = (!self.is_done()).then_some(now);
+    /// What waits for its next try is worth one now. Returns whether anything does: a try that is under way goes on.
+    pub fn hurry(&mut self, now: Instant) -> bool {
+        let waits = self.due.is_some_and(|due| due > now);
+        if waits {
+            self.failures = 0;
+            self.due = Some(now);
+        }
+        waits
     }
 
     /// The addresses to be published, when it is time.
     #[must_use]
     pub fn job(&self, now: Instant) -> Option<Vec<IpAddr>> {
         self.wanted.clone().filter(|_| self.due.is_some_and(|due| due <= now))
+    }
+
+    /// Such a job is begun: from now on nobody knows what is published, until it is done.
+    pub fn begun(&mut self) {
+        self.done = None;
     }
 
     /// When there is something to do next.
@@ -66,7 +76,7 @@ impl Desk {
         self.due = (!self.is_done()).then_some(now);
     }
 
-    /// That did not work. Nobody knows what is published now. `chance`: any number, for the jitter.
+    /// That did not work. `chance`: any number, for the jitter.
     pub fn failed(&mut self, now: Instant, passing: bool, chance: u64) {
         self.done = None;
         let kind = usize::from(!passing);
@@ -108,6 +118,20 @@ mod tests {
     }
 
     #[test]
+    fn while_it_is_under_way_nobody_knows() {
+        let now = Instant::now();
+        let mut desk = Desk::default();
+        desk.want(address(1), now);
+        desk.begun();
+        desk.succeeded(address(1), now);
+        desk.want(address(2), now);
+        desk.begun();
+        // There and back: the server may have done the first half of it.
+        assert!(desk.want(address(1), now));
+        assert_eq!(desk.job(now), Some(address(1)));
+    }
+
+    #[test]
     fn after_a_failure_nobody_knows() {
         let now = Instant::now();
         let mut desk = Desk::default();
@@ -133,8 +157,12 @@ mod tests {
         assert_eq!(desk.job(now), Some(address(2)));
         desk.failed(now, true, 0);
         assert!(desk.due().unwrap() < now + Duration::from_secs(1));
-        desk.hurry(now);
+        assert!(desk.hurry(now));
         assert_eq!(desk.job(now), Some(address(2)));
+        // That one is under way, and once it is done there is nothing to hurry.
+        assert!(!desk.hurry(now));
+        desk.succeeded(address(2), now);
+        assert!(!desk.hurry(now) && desk.due().is_none());
     }
 
     proptest! {

@@ -119,8 +119,10 @@ impl Keeper {
 
     /// A path may be back: what waits for its next try is tried at once.
     pub fn hurry(&self) {
-        lock(&self.shared).desk.hurry(Instant::now());
-        self.awake();
+        let waits = lock(&self.shared).desk.hurry(Instant::now());
+        if waits {
+            self.awake();
+        }
     }
 
     /// How the name is.
@@ -221,8 +223,12 @@ impl Worker {
             while (&self.sleeper).read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
             let now = Instant::now();
             let (job, due, end) = {
-                let shared = lock(&self.shared);
-                (shared.desk.job(now), shared.desk.due(), shared.end)
+                let mut shared = lock(&self.shared);
+                let job = shared.desk.job(now);
+                if job.is_some() {
+                    shared.desk.begun();
+                }
+                (job, shared.desk.due(), shared.end)
             };
             if end.is_some_and(|end| end <= now || due.is_none_or(|due| due > end)) {
                 break;

@@ -7,14 +7,14 @@
 //!
 //! Algorithms from HMAC-SHA-256 up (RFC 8945 section 6); MD5 and SHA-1 are refused.
 
+use crate::dns::TsigKey;
 use crate::exit::{Exit, Failure};
 use crate::keyfile;
 use domain::base::name::Name;
-use domain::tsig::{Algorithm, Key, KeyName};
+use domain::tsig::{Algorithm, KeyName};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// What is wrong with the text of a key file.
@@ -55,14 +55,14 @@ impl std::error::Error for KeyError {}
 ///
 /// # Errors
 /// A [`Failure`] that says what to do; never a part of the secret.
-pub fn read(path: &Path) -> Result<Arc<Key>, Failure> {
+pub fn read(path: &Path) -> Result<TsigKey, Failure> {
     let shown = path.display();
     let bytes = keyfile::read_secret(path, |_| {
         "Make a key (tsig-keygen NAME, where BIND is installed), put it there, and give it to the name server too"
             .into()
     })?;
     let file_name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    parse(&bytes, &file_name).map(Arc::new).map_err(|error| {
+    parse(&bytes, &file_name).map_err(|error| {
         Failure::new(Exit::Config, format!("{shown}: {error}"))
             .advise("A key file holds what tsig-keygen prints; see KEY FILES in mobctl.conf(5) for the other forms")
     })
@@ -72,7 +72,7 @@ pub fn read(path: &Path) -> Result<Arc<Key>, Failure> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse(text: &[u8], file_name: &str) -> Result<Key, KeyError> {
+pub fn parse(text: &[u8], file_name: &str) -> Result<TsigKey, KeyError> {
     let text = Zeroizing::new(String::from_utf8(text.to_vec()).map_err(|_| KeyError::Form)?);
     if text.contains("Private-key-format:") {
         return private(&text, file_name);
@@ -92,7 +92,7 @@ pub fn parse(text: &[u8], file_name: &str) -> Result<Key, KeyError> {
 /// Name, algorithm, secret.
 type Parts<'a> = (&'a str, &'a str, &'a str);
 
-fn make((name, algorithm, secret): Parts<'_>) -> Result<Key, KeyError> {
+fn make((name, algorithm, secret): Parts<'_>) -> Result<TsigKey, KeyError> {
     let lower = algorithm.trim_end_matches('.').to_ascii_lowercase();
     let kind = match Algorithm::from_str(&lower) {
         Ok(kind @ (Algorithm::Sha256 | Algorithm::Sha384 | Algorithm::Sha512)) => kind,
@@ -110,11 +110,11 @@ fn make((name, algorithm, secret): Parts<'_>) -> Result<Key, KeyError> {
     if secret.len() < 16 {
         return Err(KeyError::Secret);
     }
-    Key::new(kind, &secret, name, None, None).map_err(|_| KeyError::Secret)
+    TsigKey::new(kind, &secret, name).map_err(|_| KeyError::Secret)
 }
 
 /// `Key:` and `Algorithm:` of a `.private` file; the name is in the file's own name.
-fn private(text: &str, file_name: &str) -> Result<Key, KeyError> {
+fn private(text: &str, file_name: &str) -> Result<TsigKey, KeyError> {
     let field = |label: &str| text.lines().find_map(|line| line.strip_prefix(label)).map(str::trim);
     let algorithm = field("Algorithm:").ok_or(KeyError::Missing("algorithm"))?;
     let number = algorithm.split_whitespace().next().unwrap_or_default();
@@ -159,7 +159,7 @@ fn one_line(text: &str) -> Option<Parts<'_>> {
 }
 
 /// Knot's form.
-fn yaml(text: &str) -> Result<Key, KeyError> {
+fn yaml(text: &str) -> Result<TsigKey, KeyError> {
     let field = |label: &str| -> Result<Option<&str>, KeyError> {
         let mut values = text.lines().filter_map(|line| {
             let line = line.trim().trim_start_matches('-').trim_start();
@@ -173,7 +173,7 @@ fn yaml(text: &str) -> Result<Key, KeyError> {
 }
 
 /// BIND's form.
-fn clause(text: &str) -> Result<Key, KeyError> {
+fn clause(text: &str) -> Result<TsigKey, KeyError> {
     let plain = Zeroizing::new(without_comments(text));
     let words = words(&plain);
     let mut words = words.iter().copied();
@@ -260,7 +260,7 @@ mod tests {
 
     const SECRET: &str = "bW9iY29ubi10ZXN0LXNlY3JldC0wMTIzNDU2Nzg5YWI=";
 
-    fn shown(key: &Key) -> String {
+    fn shown(key: &TsigKey) -> String {
         format!("{} {}", key.name(), key.algorithm())
     }
 

@@ -23,11 +23,16 @@ pub fn find(wire: &mut Wire, system: &System, config: &Config) -> Result<Place, 
     if let (Some(zone), false) = (&config.zone, config.servers.is_empty()) {
         return Ok(Place { zone: zone.clone(), servers: config.servers.clone() });
     }
-    let resolvers = if config.servers.is_empty() { system.settings().servers } else { config.servers.clone() };
-    let (zone, primary) = zone::of(wire, &resolvers, &config.name, config.zone.as_ref())?;
     if !config.servers.is_empty() {
+        let (zone, _) = zone::of(wire, &config.servers, &config.name, None)?;
         return Ok(Place { zone, servers: config.servers.clone() });
     }
-    let servers = zone::servers(wire, &resolvers, &zone, primary, system.port)?;
-    Ok(Place { zone, servers })
+    let settings = system.settings();
+    wire.follow(Some(&settings));
+    let found = zone::of(wire, &settings.servers, &config.name, config.zone.as_ref()).and_then(|(zone, primary)| {
+        let servers = zone::servers(wire, &settings.servers, &zone, primary, system.port)?;
+        Ok(Place { zone, servers })
+    });
+    wire.follow(None);
+    found
 }

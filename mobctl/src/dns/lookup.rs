@@ -4,7 +4,7 @@ use super::message::{Answer, Data, DnsName, Request, query};
 use super::system::{Settings, System};
 use super::transport::Wire;
 use super::trouble::Trouble;
-use domain::base::iana::{Rcode, Rtype};
+use domain::base::iana::{OptRcode, Rtype};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -65,6 +65,7 @@ pub fn addresses(wire: &mut Wire, system: &System, name: &str) -> Result<Found, 
         return Ok(Found { addresses: listed, ttl: HOSTS_TTL });
     }
     let settings = system.settings();
+    wire.follow(Some(&settings));
     let mut nothing = NOTHING_TTL;
     for candidate in candidates(name, &settings).ok_or(NotFound::Name)? {
         match of_name(wire, &settings.servers, &candidate) {
@@ -104,7 +105,7 @@ pub fn of_name(wire: &mut Wire, servers: &[SocketAddr], name: &DnsName) -> Resul
             }
             Err(ttl) => nothing = nothing.min(ttl),
         }
-        if answer.rcode == Rcode::NXDOMAIN {
+        if answer.rcode == OptRcode::NXDOMAIN {
             break;
         }
     }
@@ -120,7 +121,7 @@ pub fn ask(wire: &mut Wire, servers: &[SocketAddr], name: &DnsName, rtype: Rtype
     for server in servers {
         let request: Request = query(random_id(), name, rtype, true, None).map_err(|_| Trouble::TooMany)?;
         let trouble = match wire.ask(&request, *server) {
-            Ok(answer) if matches!(answer.rcode, Rcode::NOERROR | Rcode::NXDOMAIN) => return Ok(answer),
+            Ok(answer) if matches!(answer.rcode, OptRcode::NOERROR | OptRcode::NXDOMAIN) => return Ok(answer),
             Ok(answer) => Trouble::Refused(*server, answer.rcode, name.clone()),
             Err(Trouble::Interrupted) => return Err(Trouble::Interrupted),
             Err(trouble) => trouble,
@@ -137,7 +138,9 @@ pub fn ask(wire: &mut Wire, servers: &[SocketAddr], name: &DnsName, rtype: Rtype
 /// # Errors
 /// How long it may be believed that there is none.
 pub fn read(answer: &Answer, name: &DnsName, rtype: Rtype) -> Result<Found, Duration> {
-    let seconds = |ttl: u32| Duration::from_secs(ttl.into()).min(TTL_MAX);
+    // With the topmost bit it is none, RFC 2181 section 8.
+    let seconds =
+        |ttl: u32| Duration::from_secs(i32::try_from(ttl).unwrap_or_default().unsigned_abs().into()).min(TTL_MAX);
     let mut ttl = TTL_MAX;
     let mut owner = name.clone();
     for _ in 0..ALIASES_MAX {
@@ -188,7 +191,7 @@ mod tests {
     }
 
     fn answer(answers: Vec<Record>, authority: Vec<Record>) -> Answer {
-        let rcode = Rcode::NOERROR;
+        let rcode = OptRcode::NOERROR;
         Answer { rcode, truncated: false, authoritative: false, answers, authority, additional: Vec::new() }
     }
 
@@ -208,6 +211,11 @@ mod tests {
         let found = read(&answer(records, Vec::new()), &name("a.example"), Rtype::A).unwrap();
         assert_eq!(found.addresses, [IpAddr::from([192, 0, 2, 1]), [192, 0, 2, 2].into()]);
         assert_eq!(found.ttl, Duration::from_secs(20));
+        for (ttl, seconds) in [(0, 0), (u32::MAX, 0), (1 << 31, 0), (86_401, 86_400)] {
+            let records = vec![record("a.example", ttl, Data::A([192, 0, 2, 1].into()))];
+            let found = read(&answer(records, Vec::new()), &name("a.example"), Rtype::A).unwrap();
+            assert_eq!(found.ttl, Duration::from_secs(seconds), "{ttl}");
+        }
     }
 
     #[test]
@@ -230,7 +238,7 @@ mod tests {
     #[test]
     fn the_search_list() {
         let settings =
-            Settings { servers: Vec::new(), search: vec![name("example.org"), name("example.net")], ndots: 1 };
+            Settings { search: vec![name("example.org"), name("example.net")], ..super::super::system::parse("", 53) };
         let list = |text: &str| -> Vec<String> {
             candidates(text, &settings).unwrap().iter().map(ToString::to_string).collect()
         };

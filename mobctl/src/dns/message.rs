@@ -2,17 +2,17 @@
 //!
 //! Bytes in, bytes out: no socket, no clock. The crate `domain` writes, reads, signs and verifies.
 
-use domain::base::iana::{Class, Opcode, Rcode, Rtype, TsigRcode};
+use super::tsig::{self, TsigKey};
+use domain::base::iana::{Class, Opcode, OptRcode, Rtype};
 use domain::base::message_builder::{AdditionalBuilder, PushError, StaticCompressor};
 use domain::base::name::{Name, ToName};
 use domain::base::rdata::UnknownRecordData;
 use domain::base::record::ParsedRecord;
 use domain::base::{Message, MessageBuilder, ParsedName};
-use domain::rdata::tsig::{Time48, Tsig};
+use domain::rdata::tsig::Time48;
 use domain::rdata::{A, Aaaa, Cname, Ns, Soa, Txt};
-use domain::tsig::{ClientTransaction, Key, ValidationError};
+use domain::tsig::{ClientTransaction, ValidationError};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 /// A name that ends at the root.
 pub type DnsName = Name<Vec<u8>>;
@@ -98,14 +98,14 @@ pub struct Request {
     id: u16,
     opcode: Opcode,
     question: (DnsName, Rtype),
-    transaction: Option<ClientTransaction<Arc<Key>>>,
+    signed: Option<(ClientTransaction<TsigKey>, TsigKey)>,
 }
 
 /// An answer that belongs to its request. When the request was signed, so was the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The response code.
-    pub rcode: Rcode,
+    pub rcode: OptRcode,
     /// Whether it was cut short.
     pub truncated: bool,
     /// Whether it comes from a server of the zone.
@@ -126,13 +126,15 @@ pub enum Nonsense {
     /// It cannot be read.
     Garbage,
     /// It is not signed although the request was. It says this; anybody could have written that.
-    Unsigned(Rcode),
+    Unsigned(OptRcode),
     /// The server does not know the key (BADKEY). Not signed, for want of a key.
     BadKey,
     /// The server finds the signature wrong: another secret (BADSIG). Not signed either.
     BadSignature,
-    /// The server's clock is so many seconds ahead of this host's (BADTIME). Its signature is not checked.
+    /// The server's clock is so many seconds ahead of this host's (BADTIME). Signed by the server.
     BadTime(i64),
+    /// The server wants longer signatures (BADTRUNC). Signed by the server.
+    BadTruncation,
     /// Its own signature is wrong.
     Forged,
 }
@@ -162,11 +164,12 @@ fn finish(
     id: u16,
     opcode: Opcode,
     question: (DnsName, Rtype),
-    key: Option<(&Arc<Key>, u64)>,
+    key: Option<(&TsigKey, u64)>,
 ) -> Result<Request, TooLong> {
-    let transaction = match key {
+    let signed = match key {
         Some((key, now)) => {
-            Some(ClientTransaction::request(Arc::clone(key), &mut message, Time48::from_u64(now & TIME_MASK))?)
+            let now = Time48::from_u64(now & TIME_MASK);
+            Some((ClientTransaction::request(key.clone(), &mut message, now)?, key.clone()))
         }
         None => None,
     };
@@ -174,7 +177,7 @@ fn finish(
     if bytes.len() > usize::from(u16::MAX) {
         return Err(TooLong);
     }
-    Ok(Request { bytes, id, opcode, question, transaction })
+    Ok(Request { bytes, id, opcode, question, signed })
 }
 
 /// TSIG has 48 bits for the time.
@@ -190,7 +193,7 @@ pub fn query(
     name: &DnsName,
     rtype: Rtype,
     recursive: bool,
-    key: Option<(&Arc<Key>, u64)>,
+    key: Option<(&TsigKey, u64)>,
 ) -> Result<Request, TooLong> {
     let mut builder = begin(id, Opcode::QUERY)?;
     builder.header_mut().set_rd(recursive);
@@ -214,7 +217,7 @@ pub fn update(
     zone: &DnsName,
     prerequisites: &[Prerequisite],
     edits: &[Edit],
-    key: Option<(&Arc<Key>, u64)>,
+    key: Option<(&TsigKey, u64)>,
 ) -> Result<Request, TooLong> {
     let raw = |rtype, bytes: Vec<u8>| UnknownRecordData::from_octets(rtype, bytes).map_err(|_| TooLong);
     let mut section = begin(id, Opcode::UPDATE)?.question();
@@ -280,7 +283,7 @@ impl Request {
     /// Whether it is signed.
     #[must_use]
     pub fn is_signed(&self) -> bool {
-        self.transaction.is_some()
+        self.signed.is_some()
     }
 
     /// What a received datagram, or a message of a stream, means as an answer. `now` in seconds since 1970.
@@ -293,23 +296,20 @@ impl Request {
         if header.id() != self.id || !header.qr() || header.opcode() != self.opcode {
             return Err(Nonsense::Foreign);
         }
-        let rcode = header.rcode();
+        let rcode = message.opt_rcode();
         // A server that could not even read the question need not repeat it, nor one that answers an update.
         match message.sole_question() {
             Ok(question) if *question.qname() == self.question.0 && question.qtype() == self.question.1 => {}
             _ if message.header_counts().qdcount() == 0
-                && (rcode != Rcode::NOERROR || self.opcode == Opcode::UPDATE) => {}
+                && (rcode != OptRcode::NOERROR || self.opcode == Opcode::UPDATE) => {}
             _ => return Err(Nonsense::Foreign),
         }
-        if let Some(transaction) = &self.transaction {
-            let clock = clock_complaint(&message);
+        if let Some((transaction, key)) = &self.signed {
+            tsig::complaint(&message, &self.bytes, key)?;
             transaction.answer(&mut message, Time48::from_u64(now & TIME_MASK)).map_err(|error| match error {
-                // The crate signs six bytes of time as eight, so that the signature of this one answer never fits.
-                ValidationError::BadSig if clock.is_some() => Nonsense::BadTime(clock.unwrap_or_default()),
                 ValidationError::ServerUnsigned => Nonsense::Unsigned(rcode),
                 ValidationError::ServerBadKey => Nonsense::BadKey,
                 ValidationError::ServerBadSig => Nonsense::BadSignature,
-                ValidationError::ServerBadTime { client, server } => Nonsense::BadTime(difference(client, server)),
                 ValidationError::FormErr => Nonsense::Garbage,
                 _ => Nonsense::Forged,
             })?;
@@ -332,20 +332,6 @@ impl Request {
         }
         Ok(answer)
     }
-}
-
-/// The difference of the clocks that a BADTIME answer tells, RFC 8945 section 5.2.3.
-fn clock_complaint(message: &Message<Vec<u8>>) -> Option<i64> {
-    let record = message.get_last_additional::<Tsig<&[u8], ParsedName<&[u8]>>>()?;
-    let tsig = record.data();
-    let complains = message.header().rcode() == Rcode::NOTAUTH && tsig.error() == TsigRcode::BADTIME;
-    tsig.other_time().filter(|_| complains).map(|server| difference(tsig.time_signed(), server))
-}
-
-/// Seconds from `client` to `server`.
-fn difference(client: Time48, server: Time48) -> i64 {
-    let seconds = |time: Time48| time.into_octets().iter().fold(0i64, |sum, byte| sum << 8 | i64::from(*byte));
-    seconds(server).saturating_sub(seconds(client))
 }
 
 fn records(section: domain::base::message::RecordSection<'_, Vec<u8>>) -> Result<Vec<Record>, Nonsense> {
@@ -385,6 +371,6 @@ impl Request {
     /// The name of the key that it is signed with; empty if it is not.
     #[must_use]
     pub fn key_name(&self) -> String {
-        self.transaction.as_ref().map(|transaction| transaction.key().name().to_string()).unwrap_or_default()
+        self.signed.as_ref().map(|(_, key)| key.name().to_string()).unwrap_or_default()
     }
 }

@@ -6,9 +6,11 @@ pub mod resolver;
 pub mod system;
 pub mod transport;
 pub mod trouble;
+pub mod tsig;
 pub mod zone;
 
 pub use message::DnsName;
 pub use resolver::Resolver;
 pub use system::System;
 pub use trouble::{Holder, Trouble};
+pub use tsig::TsigKey;

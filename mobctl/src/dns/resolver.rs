@@ -178,9 +178,10 @@ fn sought(wire: &mut Wire, system: &System, state: &Mutex<State>, name: &str) ->
     let listed = name.parse::<IpAddr>().is_ok() || !system.hosts(name).is_empty();
     if let (false, Ok(owner)) = (listed, DnsName::from_str(name)) {
         wire.end_at(Some(Instant::now() + FRESH_PATIENCE));
-        let result = servers(wire, system, state, name, &owner)
-            .map_err(NotFound::Trouble)
-            .and_then(|servers| lookup::of_name(wire, &servers, &owner));
+        let result = servers(wire, system, state, name, &owner).map_err(NotFound::Trouble).and_then(|servers| {
+            wire.follow(None);
+            lookup::of_name(wire, &servers, &owner)
+        });
         wire.end_at(None);
         match result {
             // An alias into another zone is for the resolvers to follow, and so is what these servers do not say.
@@ -203,7 +204,9 @@ fn servers(
     if let Some((servers, _)) = lock(state).servers.get(name).filter(|(_, until)| *until > now) {
         return Ok(servers.clone());
     }
-    let resolvers = system.settings().servers;
+    let settings = system.settings();
+    wire.follow(Some(&settings));
+    let resolvers = settings.servers;
     let (zone, primary) = zone::of(wire, &resolvers, owner, None)?;
     let servers = zone::servers(wire, &resolvers, &zone, primary, system.port)?;
     let mut state = lock(state);

@@ -1,9 +1,11 @@
 //! What the system is set to: resolv.conf(5) and hosts(5).
 
+use super::lookup::random;
 use super::message::DnsName;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Where the settings are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +33,27 @@ pub struct Settings {
     pub search: Vec<DnsName>,
     /// With so many dots a name is first asked for as it is.
     pub ndots: usize,
+    /// How long each server is waited for, and how often, if it says so.
+    pub tries: Option<Vec<Duration>>,
+    /// Every question begins with another server.
+    pub rotate: bool,
 }
 
 impl System {
-    /// Reads resolv.conf. Without one, or without servers in it, the resolver is this host.
+    /// Reads resolv.conf. Without one, or without servers in it, the resolver is this host; without a domain in it, the
+    /// domain is that of this host's name.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        parse(&read(&self.resolv_conf), self.port)
+        let mut settings = parse(&read(&self.resolv_conf), self.port);
+        if settings.search.is_empty() {
+            let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+            settings.search.extend(domain_of(&name));
+        }
+        if settings.rotate {
+            let first = random() as usize % settings.servers.len().max(1);
+            settings.servers.rotate_left(first);
+        }
+        settings
     }
 
     /// The addresses of `name` in the hosts file.
@@ -55,9 +71,19 @@ fn read(path: &Path) -> String {
 /// At most so many servers, and domains to search, as resolv.conf(5) says.
 const SERVERS_MAX: usize = 3;
 const SEARCH_MAX: usize = 6;
+/// The most that options can ask for, as in the C library.
+const NDOTS_MAX: u8 = 15;
+const TIMEOUT_MAX: u8 = 30;
+const ATTEMPTS_MAX: u8 = 5;
+/// What the C library does without options.
+const TIMEOUT: u8 = 5;
+const ATTEMPTS: u8 = 2;
 
-fn parse(text: &str, port: u16) -> Settings {
-    let mut settings = Settings { servers: Vec::new(), search: Vec::new(), ndots: 1 };
+/// What the text of a resolv.conf says, for servers with this port. Whatever makes no sense is ignored.
+#[must_use]
+pub fn parse(text: &str, port: u16) -> Settings {
+    let mut settings = Settings { servers: Vec::new(), search: Vec::new(), ndots: 1, tries: None, rotate: false };
+    let (mut timeout, mut attempts) = (None, None);
     for line in text.lines() {
         let line = line.split(['#', ';']).next().unwrap_or_default();
         let mut words = line.split_whitespace();
@@ -70,16 +96,33 @@ fn parse(text: &str, port: u16) -> Settings {
                 settings.search = words.filter_map(|word| DnsName::from_str(word).ok()).take(SEARCH_MAX).collect();
             }
             Some("options") => {
-                let ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse::<usize>().ok()).next_back();
-                settings.ndots = ndots.unwrap_or(settings.ndots).min(15);
+                for word in words {
+                    let (option, value) = word.split_once(':').unwrap_or((word, ""));
+                    match (option, value.parse::<u8>()) {
+                        ("ndots", Ok(value)) => settings.ndots = value.min(NDOTS_MAX).into(),
+                        ("timeout", Ok(value)) => timeout = Some(value.clamp(1, TIMEOUT_MAX)),
+                        ("attempts", Ok(value)) => attempts = Some(value.clamp(1, ATTEMPTS_MAX)),
+                        ("rotate", _) => settings.rotate = true,
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
+    }
+    if timeout.is_some() || attempts.is_some() {
+        let wait = Duration::from_secs(timeout.unwrap_or(TIMEOUT).into());
+        settings.tries = Some(vec![wait; attempts.unwrap_or(ATTEMPTS).into()]);
     }
     if settings.servers.is_empty() {
         settings.servers.push(SocketAddr::from(([127, 0, 0, 1], port)));
     }
     settings
+}
+
+/// The domain that a host with this name is in, if it is in one.
+fn domain_of(name: &str) -> Option<DnsName> {
+    DnsName::from_str(name.split_once('.')?.1).ok().filter(|domain| !domain.is_root())
 }
 
 /// An address, possibly `fe80::1%em0`.
@@ -113,7 +156,7 @@ mod tests {
     #[test]
     fn resolv_conf() {
         let text = "# c\nnameserver 192.0.2.53 # one\nnameserver 2001:db8::53\nnameserver x\ndomain a.example\n\
-                    search example.org sub.example.org\noptions edns0 ndots:2\nnameserver fe80::1%1\nnameserver 192.0.2.99\n";
+                    search example.org sub.example.org\noptions edns0 ndots:2 timeout:1\noptions attempts:3 rotate ndots:x\nnameserver fe80::1%1\nnameserver 192.0.2.99\n";
         let settings = parse(text, 53);
         let servers: Vec<String> = settings.servers.iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:53", "[fe80::1%1]:53"]);
@@ -121,9 +164,38 @@ mod tests {
             settings.search.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["example.org", "sub.example.org"]
         );
-        assert_eq!(settings.ndots, 2);
+        assert_eq!((settings.ndots, settings.rotate), (2, true));
+        assert_eq!(settings.tries, Some(vec![Duration::from_secs(1); 3]));
         let nothing = parse("", 5353);
         assert_eq!((nothing.servers, nothing.ndots), (vec!["127.0.0.1:5353".parse().unwrap()], 1));
+        assert_eq!((nothing.tries, nothing.rotate), (None, false));
+        // As far as the C library goes, and no further.
+        for (options, seconds, attempts) in [
+            ("timeout:99 attempts:99", 30, 5),
+            ("timeout:0", 1, 2),
+            ("attempts:1", 5, 1),
+            ("timeout:300 attempts:4", 5, 4),
+        ] {
+            let tries = parse(&format!("options {options}"), 53).tries;
+            assert_eq!(tries, Some(vec![Duration::from_secs(seconds); attempts]), "{options}");
+        }
+    }
+
+    #[test]
+    fn the_domain_of_the_host_is_searched_when_no_other_is() {
+        let domain = |name: &str| domain_of(name).map(|domain| domain.to_string());
+        assert_eq!(domain("laptop.example.org").as_deref(), Some("example.org"));
+        assert_eq!((domain("laptop"), domain("laptop."), domain("a..b"), domain("")), (None, None, None, None));
+    }
+
+    #[test]
+    fn with_rotate_every_server_is_first_sometimes() {
+        let folder = tempfile::tempdir().unwrap();
+        let resolv_conf = folder.path().join("resolv.conf");
+        std::fs::write(&resolv_conf, "nameserver 192.0.2.1\nnameserver 192.0.2.2\noptions rotate\nsearch a\n").unwrap();
+        let system = System { resolv_conf, ..System::default() };
+        let first: std::collections::HashSet<_> = (0..64).map(|_| system.settings().servers[0]).collect();
+        assert_eq!(first.len(), 2);
     }
 
     #[test]

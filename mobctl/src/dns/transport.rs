@@ -4,8 +4,9 @@
 //! wake-up descriptor becomes readable.
 
 use super::message::{Answer, Nonsense, Request};
+use super::system::Settings;
 use super::trouble::Trouble;
-use domain::base::iana::Rcode;
+use domain::base::iana::OptRcode;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
@@ -24,7 +25,7 @@ pub fn system_clock() -> Clock {
     Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }
 
-/// How long each of the datagrams is waited for.
+/// How long each of the datagrams is waited for, unless the system's settings say otherwise.
 const TRIES: [Duration; 3] = [Duration::from_millis(400), Duration::from_millis(800), Duration::from_millis(1600)];
 /// How long a better answer is waited for after one that anybody could have sent.
 const DOUBT: Duration = Duration::from_millis(500);
@@ -51,6 +52,7 @@ pub struct Wire {
     clock: Clock,
     wake: Option<UnixStream>,
     deadline: Option<Instant>,
+    tries: Vec<Duration>,
     /// What everything cost so far.
     pub cost: Cost,
 }
@@ -65,7 +67,7 @@ impl Wire {
     /// A way that takes the time for signatures from `clock`, and gives up when `wake` becomes readable.
     #[must_use]
     pub fn new(clock: Clock, wake: Option<UnixStream>) -> Self {
-        Self { clock, wake, deadline: None, cost: Cost::default() }
+        Self { clock, wake, deadline: None, tries: TRIES.to_vec(), cost: Cost::default() }
     }
 
     /// Seconds since 1970.
@@ -74,9 +76,20 @@ impl Wire {
         (self.clock)()
     }
 
+    /// The clock for signatures.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        Arc::clone(&self.clock)
+    }
+
     /// Nothing is waited for after `deadline`.
     pub fn end_at(&mut self, deadline: Option<Instant>) {
         self.deadline = deadline;
+    }
+
+    /// Servers are waited for as these settings say, or as it is best without any.
+    pub fn follow(&mut self, settings: Option<&Settings>) {
+        self.tries = settings.and_then(|settings| settings.tries.clone()).unwrap_or_else(|| TRIES.to_vec());
     }
 
     /// Asks `server` and waits for the answer.
@@ -106,7 +119,7 @@ impl Wire {
         socket.connect(server).map_err(unreachable)?;
         socket.set_nonblocking(true).map_err(unreachable)?;
         let mut buffer = vec![0; usize::from(u16::MAX)];
-        for wait in TRIES {
+        for wait in self.tries.clone() {
             socket.send(&request.bytes).map_err(unreachable)?;
             self.cost.messages += 1;
             self.cost.sent += request.bytes.len();
@@ -124,6 +137,10 @@ impl Wire {
                     Judgement::Answer(answer) => {
                         self.cost.round_trips += 1;
                         return Ok(answer);
+                    }
+                    Judgement::Refusal(trouble) => {
+                        self.cost.round_trips += 1;
+                        return Err(trouble);
                     }
                     // Somebody else may have sent it. The server's own answer would come soon.
                     Judgement::Doubtful(trouble) => {
@@ -176,7 +193,7 @@ impl Wire {
                     // Nothing can follow a message of TCP that is cut short.
                     Judgement::Answer(answer) if answer.truncated => Err(Trouble::Garbage(server)),
                     Judgement::Answer(answer) => Ok(answer),
-                    Judgement::Doubtful(trouble) => Err(trouble),
+                    Judgement::Refusal(trouble) | Judgement::Doubtful(trouble) => Err(trouble),
                     Judgement::Foreign => Err(Trouble::Garbage(server)),
                 };
             }
@@ -219,14 +236,16 @@ impl Wire {
             Ok(answer) => Judgement::Answer(answer),
             Err(Nonsense::Foreign) => Judgement::Foreign,
             Err(Nonsense::Garbage) => Judgement::Doubtful(Trouble::Garbage(server)),
-            Err(Nonsense::Unsigned(Rcode::NOERROR)) => Judgement::Doubtful(Trouble::Unsigned(server)),
+            Err(Nonsense::Unsigned(OptRcode::NOERROR)) => Judgement::Doubtful(Trouble::Unsigned(server)),
             Err(Nonsense::Unsigned(code)) => {
                 Judgement::Doubtful(Trouble::Refused(server, code, request.question().clone()))
             }
             Err(Nonsense::BadKey) => Judgement::Doubtful(Trouble::BadKey(server, key())),
             Err(Nonsense::BadSignature) => Judgement::Doubtful(Trouble::BadSignature(server, key())),
             Err(Nonsense::Forged) => Judgement::Doubtful(Trouble::Forged(server)),
-            Err(Nonsense::BadTime(ahead)) => Judgement::Doubtful(Trouble::BadTime(server, ahead)),
+            // Signed: nobody else says so, and nothing better comes.
+            Err(Nonsense::BadTime(ahead)) => Judgement::Refusal(Trouble::BadTime(server, ahead)),
+            Err(Nonsense::BadTruncation) => Judgement::Refusal(Trouble::BadTruncation(server, key())),
         }
     }
 
@@ -276,6 +295,8 @@ impl Wire {
 enum Judgement {
     /// The answer; signed if the request was.
     Answer(Answer),
+    /// A trouble that only the server can have sent.
+    Refusal(Trouble),
     /// A trouble that anybody could have sent.
     Doubtful(Trouble),
     /// No answer to this.

@@ -2,7 +2,7 @@
 
 use super::message::DnsName;
 use crate::exit::{Exit, Failure};
-use domain::base::iana::Rcode;
+use domain::base::iana::OptRcode;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -34,12 +34,14 @@ pub enum Trouble {
     BadSignature(SocketAddr, String),
     /// The server's clock is so many seconds ahead of this host's.
     BadTime(SocketAddr, i64),
+    /// The server wants longer signatures than the key with this name makes.
+    BadTruncation(SocketAddr, String),
     /// What the server answers is not signed, although it says that all is well.
     Unsigned(SocketAddr),
     /// The signature of what the server answers is wrong.
     Forged(SocketAddr),
     /// The server refuses, with this code.
-    Refused(SocketAddr, Rcode, DnsName),
+    Refused(SocketAddr, OptRcode, DnsName),
     /// Somebody else has the name.
     Taken(DnsName, Holder),
     /// The mark changes whenever it is looked at.
@@ -60,7 +62,7 @@ impl Trouble {
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::Silent(_) | Self::Unreachable(..) | Self::Garbage(_) | Self::Unsteady(_) | Self::Interrupted => true,
-            Self::Refused(_, code, _) => matches!(*code, Rcode::SERVFAIL),
+            Self::Refused(_, code, _) => matches!(*code, OptRcode::SERVFAIL),
             Self::NoZone(_) | Self::NoServer(_) => true,
             _ => false,
         }
@@ -86,8 +88,8 @@ impl Trouble {
         match self {
             Self::Interrupted => 9,
             Self::BadTime(..) => 8,
-            Self::BadKey(..) | Self::BadSignature(..) => 7,
-            Self::Refused(_, Rcode::REFUSED, _) => 6,
+            Self::BadKey(..) | Self::BadSignature(..) | Self::BadTruncation(..) => 7,
+            Self::Refused(_, OptRcode::REFUSED, _) => 6,
             Self::Refused(..) => 5,
             Self::Forged(_) | Self::Unsigned(_) => 4,
             Self::Garbage(_) => 3,
@@ -106,19 +108,21 @@ impl Trouble {
             Self::BadKey(..) => "badkey",
             Self::BadSignature(..) => "badsig",
             Self::BadTime(..) => "badtime",
+            Self::BadTruncation(..) => "badtrunc",
             Self::Unsigned(_) => "unsigned",
             Self::Forged(_) => "forged",
             Self::Refused(_, code, _) => match *code {
-                Rcode::FORMERR => "formerr",
-                Rcode::SERVFAIL => "servfail",
-                Rcode::NXDOMAIN => "nxdomain",
-                Rcode::NOTIMP => "notimp",
-                Rcode::YXDOMAIN => "yxdomain",
-                Rcode::YXRRSET => "yxrrset",
-                Rcode::NXRRSET => "nxrrset",
-                Rcode::NOTAUTH => "notauth",
-                Rcode::NOTZONE => "notzone",
-                _ => "refused",
+                OptRcode::FORMERR => "formerr",
+                OptRcode::SERVFAIL => "servfail",
+                OptRcode::NXDOMAIN => "nxdomain",
+                OptRcode::NOTIMP => "notimp",
+                OptRcode::YXDOMAIN => "yxdomain",
+                OptRcode::YXRRSET => "yxrrset",
+                OptRcode::NXRRSET => "nxrrset",
+                OptRcode::NOTAUTH => "notauth",
+                OptRcode::NOTZONE => "notzone",
+                OptRcode::REFUSED => "refused",
+                _ => "other",
             },
             Self::Taken(..) => "taken",
             Self::Unsteady(_) => "unsteady",
@@ -147,19 +151,11 @@ impl Trouble {
                 "Copy the key \"{key}\" anew: secret and algorithm must be the same at both ends"
             ),
             Self::BadTime(..) => "Set this host's clock (service ntpd onestart, or ntpd -gq), or the server's, whichever is wrong; TSIG allows a difference of 300 seconds".into(),
+            Self::BadTruncation(_, key) => format!(
+                "Give the server the algorithm of the key \"{key}\" without a number of bits behind it, or make a new key with tsig-keygen -a hmac-sha512"
+            ),
             Self::Unsigned(_) | Self::Forged(_) => "Somebody may be answering in the server's place. Check servers in [ddns], and what lies between".into(),
-            Self::Refused(_, code, zone) => match *code {
-                Rcode::REFUSED => format!(
-                    "Let the key change these records: in BIND update-policy, in Knot an acl with action: [update, query], of the zone {zone}. If that server does not serve the zone, set zone and servers in [ddns]"
-                ),
-                Rcode::NOTAUTH | Rcode::NOTZONE => format!(
-                    "Set zone in [ddns] to the zone that the name is in, and servers to its servers: that one does not serve {zone}"
-                ),
-                Rcode::NOTIMP => "That server knows no dynamic update: set servers in [ddns] to the zone's primary server".into(),
-                Rcode::SERVFAIL => "See the server's log; often it may not write the zone's file or journal, or the folder that they are in".into(),
-                Rcode::FORMERR => "The server does not understand the update; see its log".into(),
-                _ => "See the server's log".into(),
-            },
+            Self::Refused(_, code, zone) => refused(*code, zone),
             Self::Taken(name, holder) => match holder {
                 Holder::Host(_) => format!(
                     "Give this host another name; or, if that host is gone or this one has a new host key, remove the mark: nsupdate, then update delete _mobconn.{name}. TXT"
@@ -182,10 +178,12 @@ impl Trouble {
     #[must_use]
     pub fn failure(&self) -> Failure {
         let exit = match self {
-            Self::BadTime(..) | Self::BadKey(..) | Self::BadSignature(..) | Self::TooMany => Exit::Config,
+            Self::BadTime(..) | Self::BadKey(..) | Self::BadSignature(..) | Self::BadTruncation(..) | Self::TooMany => {
+                Exit::Config
+            }
             Self::Refused(_, code, _) => match *code {
-                Rcode::REFUSED => Exit::NoPermission,
-                Rcode::NOTAUTH | Rcode::NOTZONE => Exit::Config,
+                OptRcode::REFUSED => Exit::NoPermission,
+                OptRcode::NOTAUTH | OptRcode::NOTZONE | OptRcode::NXDOMAIN => Exit::Config,
                 _ => Exit::Unavailable,
             },
             Self::Garbage(_) | Self::Unsigned(_) | Self::Forged(_) => Exit::Protocol,
@@ -215,6 +213,9 @@ impl fmt::Display for Trouble {
                 ahead.unsigned_abs(),
                 if *ahead > 0 { "behind" } else { "ahead of" }
             ),
+            Self::BadTruncation(server, key) => {
+                write!(f, "the name server {server} wants longer signatures of the key \"{key}\" (BADTRUNC)")
+            }
             Self::Unsigned(server) => write!(f, "an answer of the name server {server} is not signed"),
             Self::Forged(server) => write!(f, "the signature of what the name server {server} answers is wrong"),
             Self::Refused(server, code, zone) => {
@@ -234,3 +235,98 @@ impl fmt::Display for Trouble {
 }
 
 impl std::error::Error for Trouble {}
+
+/// What to do about a server that answers with this code: RFC 1035, RFC 2136 section 2.2.
+fn refused(code: OptRcode, zone: &DnsName) -> String {
+    match code {
+        OptRcode::FORMERR => "That server cannot read the update. See its log; if it says nothing, something on the way changes messages: look for a proxy of DNS, and set servers in [ddns] to the servers themselves".into(),
+        OptRcode::SERVFAIL => format!(
+            "See the server's log; often it may not write the file or the journal of the zone {zone}, or the folder that they are in, or the zone could not be loaded"
+        ),
+        OptRcode::NXDOMAIN => format!("That server has no zone {zone}: set zone in [ddns] to the zone that the name is in, and servers to its servers"),
+        OptRcode::NOTIMP => "That server knows no dynamic update: set servers in [ddns] to the zone's primary server".into(),
+        OptRcode::REFUSED => format!(
+            "Let the key change these records: in BIND update-policy, in Knot an acl with action: [update, query], of the zone {zone}. If that server does not serve the zone, set zone and servers in [ddns]"
+        ),
+        OptRcode::YXDOMAIN => format!("A record above the name stands for everything below it, usually a DNAME record: remove it from the zone {zone}, or give this host another name"),
+        OptRcode::YXRRSET | OptRcode::NXRRSET => format!("Something else changes the same records of the zone {zone} at the same time: find it, for example in the server's log"),
+        OptRcode::NOTAUTH | OptRcode::NOTZONE => format!(
+            "Set zone in [ddns] to the zone that the name is in, and servers to its servers: that one does not serve {zone}"
+        ),
+        _ => "That is no answer to an update. See the server's log, and check servers in [ddns]: it may be another kind of server".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::str::FromStr;
+
+    fn troubles() -> Vec<Trouble> {
+        let server: SocketAddr = "192.0.2.53:53".parse().unwrap();
+        let name = || DnsName::from_str("laptop.example.org").unwrap();
+        let mut list = vec![
+            Trouble::Silent(server),
+            Trouble::Unreachable(server, "no route".into()),
+            Trouble::Garbage(server),
+            Trouble::BadKey(server, "key".into()),
+            Trouble::BadSignature(server, "key".into()),
+            Trouble::BadTime(server, 4000),
+            Trouble::BadTruncation(server, "key".into()),
+            Trouble::Unsigned(server),
+            Trouble::Forged(server),
+            Trouble::Unsteady(name()),
+            Trouble::NoZone(name()),
+            Trouble::NoServer(name()),
+            Trouble::TooMany,
+        ];
+        let holders = [Holder::Host("mark".into()), Holder::Addresses, Holder::Dhcp, Holder::Alias];
+        list.extend(holders.map(|holder| Trouble::Taken(name(), holder)));
+        // Four bits in the header, and eight more by EDNS.
+        list.extend((1..=4095).map(|code| Trouble::Refused(server, OptRcode::masked_from_int(code), name())));
+        list
+    }
+
+    #[test]
+    fn every_trouble_says_what_to_do() {
+        let mut said: HashSet<(String, String)> = HashSet::new();
+        for trouble in troubles() {
+            let (words, advice) = (trouble.to_string(), trouble.advice());
+            assert!(
+                words.len() > 15 && advice.len() > 15 && !trouble.code().is_empty(),
+                "{trouble:?}: {words}; {advice}"
+            );
+            // A sentence each, ended by who prints them.
+            assert!(!words.ends_with('.') && !advice.ends_with('.'), "{trouble:?}: {words}; {advice}");
+            assert!(advice.starts_with(|first: char| first.is_uppercase()), "{trouble:?}: {advice}");
+            let failure = trouble.failure();
+            assert!(failure.message == words && failure.advice == advice && failure.exit as u8 >= 64, "{trouble:?}");
+            assert!(said.insert((words, advice)), "{trouble:?} says the same as another one");
+        }
+    }
+
+    #[test]
+    fn every_code_of_an_update_has_its_own_word_and_advice() {
+        let server: SocketAddr = "[2001:db8::53]:53".parse().unwrap();
+        let zone = DnsName::from_str("example.org").unwrap();
+        for (code, word, part) in [
+            (OptRcode::FORMERR, "formerr", "proxy"),
+            (OptRcode::SERVFAIL, "servfail", "journal"),
+            (OptRcode::NXDOMAIN, "nxdomain", "no zone example.org"),
+            (OptRcode::NOTIMP, "notimp", "primary server"),
+            (OptRcode::REFUSED, "refused", "update-policy"),
+            (OptRcode::YXDOMAIN, "yxdomain", "DNAME"),
+            (OptRcode::YXRRSET, "yxrrset", "same time"),
+            (OptRcode::NXRRSET, "nxrrset", "same time"),
+            (OptRcode::NOTAUTH, "notauth", "does not serve example.org"),
+            (OptRcode::NOTZONE, "notzone", "does not serve example.org"),
+            (OptRcode::BADVERS, "other", "another kind of server"),
+        ] {
+            let trouble = Trouble::Refused(server, code, zone.clone());
+            assert_eq!(trouble.code(), word);
+            assert!(trouble.advice().contains(part), "{code}: {}", trouble.advice());
+            assert!(trouble.to_string().contains(&code.to_string()), "{trouble}");
+        }
+    }
+}

@@ -8,6 +8,7 @@
 //! | `messages` | the decoders of the protocol | what is read is written back byte for byte |
 //! | `network` | two endpoints over real tables, a network that loses, repeats, reorders and forges | what one end sends, the other accepts |
 //! | `texts` | configuration, key files, requests of the control socket, tuples | what is accepted is in range |
+//! | `names` | answers of name servers, as meant and changed on the way; TSIG keys, resolv.conf, marks | what was meant is read; what is signed cannot be changed; nothing is believed without a signature |
 //! | `lists` | connection lists of the kernels | - |
 //!
 //! `tests/corpus.rs` runs them over what was found so far; `tools/fuzz` searches for more.
@@ -15,6 +16,7 @@
 mod commands;
 mod lists;
 mod messages;
+mod names;
 mod network;
 mod oracle;
 mod packet;
@@ -36,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("messages", messages::run),
     ("network", network::run),
     ("texts", texts::run),
+    ("names", names::run),
     ("lists", lists::run),
 ];
 
