@@ -139,3 +139,52 @@ fn an_extension_header_ends_with_the_packet() {
         assert_eq!(input(&engine, &bytes, Version::V6), verdict, "{count} headers");
     }
 }
+
+/// A table as full as it can be, in the middle of a move of all: where a bucket is full, the next one has the entry.
+#[test]
+fn everything_is_found_in_a_crowded_table() {
+    const FLOWS: u16 = 1000;
+    let (engine, mut control) = engine(FLOWS.into());
+    let (first, second) = (ip("10.3.0.2"), ip("2001:db8:3::1"));
+    let all: Vec<(Side, Side, Address)> = (0..FLOWS)
+        .map(|nth| {
+            let ((stack, wire), new) = if nth % 2 == 0 { (V4, first) } else { (V6, second) };
+            let with_port = |text| Side { local_port: 1024 + nth, ..side(text) };
+            (with_port(stack), with_port(wire), new)
+        })
+        .collect();
+    for (stack, wire, new) in &all {
+        control.add(&engine, stack, wire, 1).unwrap();
+        let prepare = Prepare { half: Half::Local, new: *new, generation: 1, hold: false, take: false };
+        control.prepare(&engine, stack, &prepare, |_| false, 1).unwrap();
+    }
+    let translated = |side: &Side, received: bool| {
+        let mut packet = Bytes::new(if received { incoming(side, "A", b"x") } else { outgoing(side, "A", b"x") });
+        let verdict = if received {
+            engine.input(&mut packet, side.version, 1)
+        } else {
+            engine.output(&mut packet, side.version, 1)
+        };
+        assert_eq!(verdict, Verdict::Translated, "{side:?}");
+        packet.bytes
+    };
+    for (stack, wire, new) in &all {
+        assert_eq!(translated(stack, false), outgoing(wire, "A", b"x"));
+        for local in [wire.local, *new] {
+            let wire = Side { local, ..*wire };
+            assert_eq!(translated(&wire, true), incoming(stack, "A", b"x"));
+            assert_eq!(engine.output(&mut Bytes::new(outgoing(&wire, "A", b"x")), wire.version, 1), STRAY);
+        }
+        assert_eq!(engine.input(&mut Bytes::new(incoming(stack, "A", b"x")), stack.version, 1), STRAY);
+        // Nobody's, in the same buckets.
+        let other = Side { remote_port: 81, ..*stack };
+        assert_eq!(engine.input(&mut Bytes::new(incoming(&other, "A", b"x")), other.version, 1), Verdict::Pass);
+        assert_eq!(engine.output(&mut Bytes::new(outgoing(&other, "A", b"x")), other.version, 1), Verdict::Pass);
+    }
+    for (stack, ..) in &all {
+        control.delete(&engine, stack).unwrap();
+    }
+    assert!(engine.is_empty());
+}
+
+const STRAY: Verdict = Verdict::Drop(DropReason::Stray);
