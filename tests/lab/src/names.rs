@@ -37,8 +37,12 @@ pub struct NameServer {
     folder: PathBuf,
     log: PathBuf,
     runs: u32,
+    ttl: u32,
     program: Option<Program>,
 }
+
+/// Where a cache listens, see [`NameServer::start_cache`].
+pub const CACHE: &str = "127.0.0.1";
 
 impl NameServer {
     /// Makes zone, key and configuration below `files`, lets all hosts ask this
@@ -85,7 +89,7 @@ impl NameServer {
         // Written in place: all hosts see these files as theirs.
         write("/resolv.conf", format!("nameserver {v4}\nsearch example.org\noptions timeout:2\n"))?;
         write("/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".to_owned())?;
-        let mut server = Self { kind, folder, log: logs.to_owned(), runs: 0, program: None };
+        let mut server = Self { kind, folder, log: logs.to_owned(), runs: 0, ttl: 2, program: None };
         server.go(router)?;
         Ok(server)
     }
@@ -117,12 +121,41 @@ impl NameServer {
         self.program = None;
     }
 
+    /// Starts a resolver in `namespace`, on its loopback address, that asks this server and keeps what it says for as
+    /// long as it may.
+    ///
+    /// # Errors
+    /// When it does not begin.
+    pub fn start_cache(&self, namespace: &Namespace) -> Result<Program> {
+        require(&[("named", "bind9")])?;
+        let (at, config) = (self.folder.display(), self.folder.join("cache.config"));
+        let text = format!(
+            "options {{ directory \"{at}\"; listen-on {{ {CACHE}; }}; listen-on-v6 {{ none; }}; pid-file none; \
+             session-keyfile none; recursion yes; dnssec-validation no; forward only; forwarders {{ {}; }}; }};\n\
+             controls {{ }};\n",
+            HOME.addresses(1)[0]
+        );
+        fs::write(&config, text).doing("writing the configuration of a cache")?;
+        let words = ["named", "-g", "-n", "1", "-U", "1", "-c", &config.to_string_lossy()];
+        let mut program = Program::start(namespace, &words, &self.log.join("cache.log"))?;
+        program.wait_listening(namespace, &format!("{CACHE}:53"))?;
+        Ok(program)
+    }
+
     /// What dig(1) in `namespace` says of a name, in order.
     ///
     /// # Errors
     /// When it gets no answer.
     pub fn dig(&self, namespace: &Namespace, name: &str, rtype: &str) -> Result<Vec<String>> {
-        let at = format!("@{}", HOME.addresses(1)[0]);
+        self.dig_at(&HOME.addresses(1)[0].to_string(), namespace, name, rtype)
+    }
+
+    /// As [`NameServer::dig`], of the server with this address.
+    ///
+    /// # Errors
+    /// When it gets no answer.
+    pub fn dig_at(&self, server: &str, namespace: &Namespace, name: &str, rtype: &str) -> Result<Vec<String>> {
+        let at = format!("@{server}");
         let said = program::run(namespace, &["dig", &at, "+short", "+time=5", name, rtype], "")?;
         let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
         lines.sort();
@@ -162,11 +195,16 @@ impl NameServer {
         }
     }
 
+    /// From now on hosts are configured with this TTL, in seconds.
+    pub fn set_ttl(&mut self, ttl: u32) {
+        self.ttl = ttl;
+    }
+
     /// The configuration by which the host with this number has a name.
     #[must_use]
     pub fn table(&self, host: usize) -> String {
         let name = if host == 0 { MOBILE } else { PEER };
         let (key, state) = (self.folder.join("key"), self.folder.join(format!("state-{host}")));
-        format!("name = \"{name}\"\n[ddns]\nttl = 2\nkey = {key:?}\nstate = {state:?}\n")
+        format!("name = \"{name}\"\n[ddns]\nttl = {}\nkey = {key:?}\nstate = {state:?}\n", self.ttl)
     }
 }

@@ -87,6 +87,15 @@ impl View {
     }
 }
 
+impl View {
+    /// Whether this view of `packet` is of a dynamic update of the DNS, RFC 2136.
+    #[must_use]
+    pub fn is_dns_update(&self, packet: &[u8]) -> bool {
+        let flags = packet.get(self.payload + 2).filter(|_| self.length >= 12);
+        self.transport == Transport::Udp && self.destination.port() == 53 && flags.is_some_and(|flags| flags >> 3 == 5)
+    }
+}
+
 impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.transport {

@@ -19,7 +19,7 @@ pub enum Way {
 const TRACE_BEFORE: usize = 40;
 const TRACE_MAX: usize = 400;
 
-/// A message of DPRP on its way.
+/// A message of DPRP, or an update of the DNS, on its way.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// When it left its host.
@@ -73,6 +73,8 @@ pub struct Watch {
     pub resets: Vec<String>,
     /// Messages of DPRP.
     pub messages: Vec<Message>,
+    /// Dynamic updates of the DNS, over UDP.
+    pub updates: Vec<Message>,
     /// Moves, in order.
     pub moves: Vec<Resumption>,
     /// Packets dropped for their foreign source, described.
@@ -141,13 +143,16 @@ impl Watch {
         if view.is_reset() {
             self.resets.push(view.to_string());
         }
+        let message = || Message {
+            at: now,
+            source: view.source,
+            destination: view.destination,
+            data: packet.get(view.payload..view.payload + view.length).unwrap_or_default().to_vec(),
+        };
         if view.is_dprp() {
-            self.messages.push(Message {
-                at: now,
-                source: view.source,
-                destination: view.destination,
-                data: packet.get(view.payload..view.payload + view.length).unwrap_or_default().to_vec(),
-            });
+            self.messages.push(message());
+        } else if view.is_dns_update(packet) {
+            self.updates.push(message());
         } else if view.length > 0
             && let Some(last) = self.moves.last_mut()
             && view.source.ip() == last.address

@@ -1,14 +1,18 @@
 //! Benches: how long a move interrupts what flows, in worlds like those of the
 //! scenarios, each in a process of its own.
 //!
+//! And how soon the name server knows the new address.
+//!
 //! Times are the mobile host's, from the moment when its new address was usable:
 //! until the first packet left, and until the first one came.
 
 mod interruption;
+mod names;
 mod outage;
 
 use crate::error::{Doing, Error, Result};
 use crate::lab::Places;
+use crate::names::Kind;
 use crate::program::require;
 use crate::{ns, supervise};
 use serde_json::{Value, json};
@@ -36,6 +40,8 @@ const ALL: &[Bench] = &[
     Bench { name: "make-50ms", run: |places| interruption::make_before_break(places, 50) },
     Bench { name: "outage-500ms", run: |places| outage::bench(places, Duration::from_millis(500), 5) },
     Bench { name: "outage-5s", run: |places| outage::bench(places, Duration::from_secs(5), 3) },
+    Bench { name: "names-bind", run: |places| names::bench(places, Kind::Bind) },
+    Bench { name: "names-knot", run: |places| names::bench(places, Kind::Knot) },
     Bench { name: "outage-60s", run: |places| outage::bench(places, Duration::from_secs(60), 1) },
     Bench { name: "linux-60s", run: |places| outage::alone(places, Duration::from_secs(60)) },
 ];

@@ -119,6 +119,11 @@ fn once(places: &Places, mobconn: bool) -> Result<(Transfer, Option<[Counters; 2
     let mut server = Program::start(&lab.world.peer.namespace, &words, &places.logs.join("server.log"))?;
     server.wait_listening(&lab.world.peer.namespace, &format!("{bind}:{PORT}"))?;
     let transfer = download(&lab, &file, &format!("http://{bind}:{PORT}/file"), address)?;
+    if mobconn {
+        // The second move, too, is known at the name server: the host is back where it began.
+        let like: [IpAddr; 2] = [[0; 4].into(), [0u16; 8].into()];
+        lab.names()?.wait(&lab.world.peer.namespace, &like.map(|like| lab.mobile_address(0, like)))?;
+    }
     let counters = match mobconn {
         true => Some([lab.counters(&lab.world.mobile)?, lab.counters(&lab.world.peer)?]),
         false => None,

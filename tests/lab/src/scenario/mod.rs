@@ -81,10 +81,15 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "udp-ipv6", about: "the same over IPv6", run: udp::flow_v6 },
     Scenario {
         name: "names-bind",
-        about: "the mobile host's name at BIND 9: every move, old callers, a server that is down, the end",
+        about: "the mobile host's name at BIND 9: every move, old callers, a server that is down, a crash, the end",
         run: names::bind,
     },
     Scenario { name: "names-knot", about: "the same at Knot DNS", run: names::knot },
+    Scenario {
+        name: "names-cache",
+        about: "a caller's resolver still knows the old address, where a stranger is: after the TTL the host is reached",
+        run: names::cache,
+    },
     Scenario {
         name: "both-move",
         about: "both hosts move while neither can reach anybody: they find each other by their names",

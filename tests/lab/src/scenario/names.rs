@@ -1,14 +1,15 @@
 //! The mobile host's name in the DNS, at a real name server, while it moves.
 
 use super::Figures;
-use super::common::{CABLE, CELL, MEGABYTE, PATIENCE, Streams, WLAN};
+use super::common::{CABLE, CELL, MEGABYTE, PATIENCE, Streams, WLAN, peer_address};
 use super::tcp::move_by_daemon;
 use crate::check;
 use crate::error::{Doing, Result};
 use crate::lab::{Lab, Places, Shape};
-use crate::names::{Kind, MOBILE, NameServer};
+use crate::names::{CACHE, Kind, MOBILE, NameServer};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,9 @@ fn run(places: &Places, kind: Kind) -> Result<Figures> {
     for (from, to, until) in [(WLAN, CELL, 7), (CELL, WLAN, 9)] {
         let known = resolved(&lab)?;
         let updates = current(&lab)?["updates"].as_u64().unwrap_or_default();
+        lab.world.wire.watch(|watch| watch.updates.clear());
         move_by_daemon(&lab, from, to, streams.address)?;
+        let first = first_on_the_path(&lab, to)?;
         let said = current(&lab)?;
         check!(said["updates"].as_u64() > Some(updates), "no update: {said}");
         let found = lab.names()?.addresses(&lab.world.peer.namespace)?;
@@ -92,7 +95,7 @@ fn run(places: &Places, kind: Kind) -> Result<Figures> {
         let new = resolved(&lab)?;
         check!(new != known && call(&lab, new)?, "{MOBILE} is {new}, and nobody answers there");
         figures.push(format!(
-            "record at the server {:.1} ms after the daemon knew, {} round trips, {} bytes sent, {} received",
+            "record at the server {:.1} ms after the daemon knew, {} round trips, {} bytes sent, {} received; {first}",
             said["took_ms"].as_f64().unwrap_or_default(),
             said["round_trips"],
             said["bytes_sent"],
@@ -112,6 +115,17 @@ fn run(places: &Places, kind: Kind) -> Result<Figures> {
     lab.restart_names()?;
     lab.names()?.wait(&lab.world.peer.namespace, &addresses(&lab, CELL))?;
     streams.finish()?;
+    // The daemon is killed, and the host moves before the next one starts: that one puts the name right.
+    lab.end_daemon(0, Signal::SIGKILL)?;
+    lab.names()?.wait(&lab.world.peer.namespace, &addresses(&lab, CELL))?;
+    lab.change_network(CELL, WLAN, peer_address(&lab, false)?)?;
+    lab.restart_daemon(0)?;
+    lab.names()?.wait(&lab.world.peer.namespace, &addresses(&lab, WLAN))?;
+    // Nobody tells it of a move, and there is no connection to be moved: the name follows.
+    let (old, new) = lab.change_network(WLAN, CELL, peer_address(&lab, false)?)?;
+    let since = Instant::now();
+    lab.names()?.wait(&lab.world.peer.namespace, &addresses(&lab, CELL))?;
+    figures.push(format!("{old} to {new} without a word: record at the server within {:.1?}", since.elapsed()));
     // The daemon ends: nobody is led to an address that may soon be somebody else's.
     lab.mover()?.signal(Signal::SIGTERM)?;
     lab.names()?.wait(&lab.world.peer.namespace, &[])?;
@@ -119,6 +133,117 @@ fn run(places: &Places, kind: Kind) -> Result<Figures> {
     check!(mark.len() == 1, "the name is not kept for its host: {mark:?}");
     lab.finish()?;
     Ok(figures)
+}
+
+/// Checks that the update of the name left with the first messages from the new network, before anything of a
+/// connection had to wait for it; says how long after the first of them.
+fn first_on_the_path(lab: &Lab, to: usize) -> Result<String> {
+    let here = addresses(lab, to);
+    lab.world.wire.watch(|watch| {
+        let update = watch.updates.iter().find(|update| here.contains(&update.source.ip()));
+        let Some(update) = update else {
+            return Err(crate::error::Error::Check("no update left from the new address".to_owned()));
+        };
+        let since = watch.moves.last().map_or(update.at, |last| last.since);
+        let messages =
+            watch.messages.iter().filter(|message| message.at >= since && here.contains(&message.source.ip()));
+        let before = messages.clone().filter(|message| message.at < update.at).count();
+        // Of the four messages of a move two are this host's; they leave from another thread at the same moment.
+        check!(before <= 2, "{before} messages of DPRP left before the update of the name");
+        let first = messages.map(|message| message.at).min().unwrap_or(update.at);
+        let [late, early] = [update.at.saturating_duration_since(first), first.saturating_duration_since(update.at)];
+        Ok(if late.is_zero() {
+            format!("the update left {early:.1?} before the first message of the move")
+        } else {
+            format!("the update left {late:.1?} after the first message of the move")
+        })
+    })
+}
+
+/// How long others may keep the record of the host that is called through a cache, seconds.
+const TTL: u32 = 6;
+
+/// What the caller's resolver says of the mobile host.
+fn cached(lab: &Lab) -> Result<IpAddr> {
+    let said = lab.names()?.dig_at(CACHE, &lab.world.peer.namespace, MOBILE, "A")?;
+    let first = said.first().and_then(|word| word.parse().ok());
+    first.ok_or_else(|| crate::error::Error::Check(format!("the cache says {said:?}")))
+}
+
+/// A caller with a caching resolver; the host moves faster than the TTL, and a stranger gets its old address.
+pub(super) fn cache(places: &Places) -> Result<Figures> {
+    let mut lab = Lab::new(places, &Shape::uniform(CABLE))?;
+    lab.start_names(Kind::Bind)?;
+    lab.names_mut()?.set_ttl(TTL);
+    lab.start_daemons([1, 1])?;
+    lab.names()?.wait(&lab.world.peer.namespace, &addresses(&lab, WLAN))?;
+    let cache = lab.names()?.start_cache(&lab.world.peer.namespace)?;
+    let listener = lab.world.mobile.namespace.run(|| TcpListener::bind(("0.0.0.0", CALLS)))?.doing("listening")?;
+    std::thread::spawn(move || listener.incoming().for_each(|caller| greet(caller, b"mobile")));
+    let like = peer_address(&lab, false)?;
+    let streams = Streams::start(&lab, false, 1, MEGABYTE, MEGABYTE)?;
+    streams.allow(1);
+    lab.mover()?.wait_claimed(1)?;
+    // On a slow machine the record may have left the cache before the host has moved: then once more.
+    let (mut at, mut elsewhere) = (WLAN, CELL);
+    let (known, new, asked) = loop {
+        let deadline = Instant::now() + PATIENCE;
+        while cached(&lab)? != lab.mobile_address(at, like) {
+            check!(Instant::now() < deadline, "the cache keeps what is over");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let (known, asked) = (cached(&lab)?, Instant::now());
+        move_by_daemon(&lab, at, elsewhere, like)?;
+        lab.names()?.wait(&lab.world.router, &addresses(&lab, elsewhere))?;
+        if cached(&lab)? == known {
+            break (known, lab.mobile_address(elsewhere, like), asked);
+        }
+        std::mem::swap(&mut at, &mut elsewhere);
+    };
+    // Within the TTL: nobody answers at the old address, which the server does not tell any more.
+    check!(!call(&lab, known)?, "somebody answers at {known}, which the mobile host has left");
+    // Then a stranger gets it. This is what the DNS cannot help: who was told before reaches the stranger, and only what
+    // the stranger says can tell.
+    crate::program::run(&lab.world.router, &["ip", "-batch", "-"], &format!("address add {known}/32 dev lo\n"))?;
+    let stranger = lab.world.router.run(move || TcpListener::bind((known, CALLS)))?.doing("listening")?;
+    std::thread::spawn(move || stranger.incoming().for_each(|caller| greet(caller, b"stranger")));
+    check!(said(&lab, known)?.as_deref() == Some("stranger"), "the stranger is not there");
+    let told = lab.names()?.addresses(&lab.world.router)?;
+    check!(!told.contains(&known.to_string()), "the server leads to a stranger: {told:?}");
+    // Whoever tries again when the TTL is over reaches the host.
+    let deadline = Instant::now() + PATIENCE;
+    while cached(&lab)? == known {
+        check!(Instant::now() < deadline, "the cache keeps {known} for ever");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (found, took) = (cached(&lab)?, asked.elapsed());
+    check!(found == new, "the cache says {found} and not {new}");
+    check!(said(&lab, found)?.as_deref() == Some("mobile"), "the mobile host is not reached at {found}");
+    streams.finish()?;
+    drop(cache);
+    lab.finish()?;
+    Ok(vec![format!(
+        "TTL {TTL} s: the caller's resolver knew the new address {took:.1?} after it had been told the old one"
+    )])
+}
+
+/// Says who is there.
+fn greet(caller: std::io::Result<TcpStream>, name: &[u8]) {
+    if let Ok(mut caller) = caller {
+        // The caller may be gone.
+        let _ = caller.write_all(name);
+    }
+}
+
+/// Who answers the peer's call; nobody, perhaps.
+fn said(lab: &Lab, address: IpAddr) -> Result<Option<String>> {
+    lab.world.peer.namespace.run(move || {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, CALLS), PATIENCE).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    })
 }
 
 impl Lab {
