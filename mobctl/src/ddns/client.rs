@@ -247,7 +247,6 @@ impl Client {
 
     /// Carries out what `edits` says for a new stamp, under the prerequisite that the name is this host's or free.
     fn transact(&mut self, edits: impl Fn(&Target, &DnsName, u64) -> Option<Vec<Edit>>) -> Result<(), Trouble> {
-        let place = self.locate()?;
         let mut code = OptRcode::NOERROR;
         for _ in 0..ROUNDS {
             if self.known == Known::Unknown && !self.target.config.owned {
@@ -257,7 +256,7 @@ impl Client {
             let Some(edits) = edits(&self.target, &self.mark_name, stamp) else { return Ok(()) };
             let prerequisites = self.prerequisites();
             let answer = self.at_servers(
-                |id, key| update(id, &place.zone, &prerequisites, &edits, key),
+                |id, key, zone| update(id, zone, &prerequisites, &edits, key),
                 |rcode| {
                     matches!(
                         rcode,
@@ -285,9 +284,12 @@ impl Client {
                 Known::Ours(_) | Known::Unknown => {}
             }
         }
-        Err(match (code, self.place.as_ref().and_then(|place| place.servers.first())) {
+        let place = self.place.as_ref();
+        Err(match (code, place.and_then(|place| Some((place.servers.first()?, &place.zone)))) {
             // Nothing of what was demanded: it is not the mark that is in the way.
-            (OptRcode::NXDOMAIN | OptRcode::YXDOMAIN, Some(server)) => Trouble::Refused(*server, code, place.zone),
+            (OptRcode::NXDOMAIN | OptRcode::YXDOMAIN, Some((server, zone))) => {
+                Trouble::Refused(*server, code, zone.clone())
+            }
             _ => Trouble::Unsteady(self.target.config.name.clone()),
         })
     }
@@ -369,7 +371,7 @@ impl Client {
     /// Asks the servers that take updates: they know the newest.
     fn ask(&mut self, name: &DnsName, rtype: Rtype) -> Result<Answer, Trouble> {
         self.at_servers(
-            |id, key| query(id, name, rtype, false, key),
+            |id, key, _| query(id, name, rtype, false, key),
             |rcode| matches!(rcode, OptRcode::NOERROR | OptRcode::NXDOMAIN),
         )
     }
@@ -377,13 +379,35 @@ impl Client {
     /// Asks one server after the other until one gives an answer that is one. That server is asked first from then on.
     fn at_servers(
         &mut self,
-        make: impl Fn(u16, Option<(&TsigKey, u64)>) -> Result<Request, TooLong>,
+        make: impl Fn(u16, Option<(&TsigKey, u64)>, &DnsName) -> Result<Request, TooLong>,
         is_answer: impl Fn(OptRcode) -> bool,
     ) -> Result<Answer, Trouble> {
         let place = self.locate()?;
+        let trouble = match self.at_place(&place, &make, &is_answer) {
+            Err(trouble) if trouble.is_of_the_server() => trouble,
+            result => return result,
+        };
+        // Perhaps the zone has other servers by now. If nobody says so the path is what is missing: when it is back,
+        // these servers are asked at once.
+        match place::find(&mut self.wire, &self.system, &self.target.config) {
+            Ok(found) if !found.is_same(&place) => {
+                self.place = Some(found.clone());
+                self.at_place(&found, &make, &is_answer)
+            }
+            Err(Trouble::Interrupted) => Err(Trouble::Interrupted),
+            _ => Err(trouble),
+        }
+    }
+
+    fn at_place(
+        &mut self,
+        place: &Place,
+        make: &impl Fn(u16, Option<(&TsigKey, u64)>, &DnsName) -> Result<Request, TooLong>,
+        is_answer: &impl Fn(OptRcode) -> bool,
+    ) -> Result<Answer, Trouble> {
         let mut worst: Option<Trouble> = None;
         for (number, server) in place.servers.iter().enumerate() {
-            let request = self.make(&make)?;
+            let request = self.make(|id, key| make(id, key, &place.zone))?;
             let trouble = match self.wire.ask(&request, *server) {
                 Ok(answer) if is_answer(answer.rcode) => {
                     if let Some(place) = &mut self.place {
@@ -401,9 +425,7 @@ impl Client {
                 worst = Some(trouble);
             }
         }
-        // Perhaps the zone has other servers by now.
-        self.place = None;
-        Err(worst.unwrap_or(Trouble::NoServer(place.zone)))
+        Err(worst.unwrap_or(Trouble::NoServer(place.zone.clone())))
     }
 
     fn make(

@@ -8,6 +8,9 @@ const FIRST: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// Longest wait, in the same order.
 const LONGEST: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(300)];
 
+/// A try that has lasted longer is begun anew when a path may be back.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The newest wanted state; older ones are forgotten.
 #[derive(Clone, Debug, Default)]
 pub struct Desk {
@@ -15,6 +18,8 @@ pub struct Desk {
     done: Option<Vec<IpAddr>>,
     failures: u32,
     due: Option<Instant>,
+    /// Since when a try has been under way.
+    begun: Option<Instant>,
 }
 
 impl Desk {
@@ -29,9 +34,11 @@ impl Desk {
         true
     }
 
-    /// What waits for its next try is worth one now. Returns whether anything does: a try that is under way goes on.
+    /// What waits for its next try is worth one now, and so is what has been tried in vain for a while. Returns whether
+    /// there is any: a try that has only begun goes on.
     pub fn hurry(&mut self, now: Instant) -> bool {
-        let waits = self.due.is_some_and(|due| due > now);
+        let stuck = self.begun.is_some_and(|begun| now.saturating_duration_since(begun) > PATIENCE);
+        let waits = self.due.is_some_and(|due| stuck || due > now);
         if waits {
             self.failures = 0;
             self.due = Some(now);
@@ -46,8 +53,14 @@ impl Desk {
     }
 
     /// Such a job is begun: from now on nobody knows what is published, until it is done.
-    pub fn begun(&mut self) {
+    pub fn begun(&mut self, now: Instant) {
         self.done = None;
+        self.begun = Some(now);
+    }
+
+    /// It has ended before anything came of it.
+    pub fn interrupted(&mut self) {
+        self.begun = None;
     }
 
     /// When there is something to do next.
@@ -71,6 +84,7 @@ impl Desk {
     /// These addresses are published.
     pub fn succeeded(&mut self, addresses: Vec<IpAddr>, now: Instant) {
         self.done = Some(addresses);
+        self.begun = None;
         self.failures = 0;
         // Something newer may be wanted meanwhile.
         self.due = (!self.is_done()).then_some(now);
@@ -79,6 +93,7 @@ impl Desk {
     /// That did not work. `chance`: any number, for the jitter.
     pub fn failed(&mut self, now: Instant, passing: bool, chance: u64) {
         self.done = None;
+        self.begun = None;
         let kind = usize::from(!passing);
         let (first, longest) =
             (FIRST.get(kind).copied().unwrap_or_default(), LONGEST.get(kind).copied().unwrap_or_default());
@@ -122,10 +137,10 @@ mod tests {
         let now = Instant::now();
         let mut desk = Desk::default();
         desk.want(address(1), now);
-        desk.begun();
+        desk.begun(now);
         desk.succeeded(address(1), now);
         desk.want(address(2), now);
-        desk.begun();
+        desk.begun(now);
         // There and back: the server may have done the first half of it.
         assert!(desk.want(address(1), now));
         assert_eq!(desk.job(now), Some(address(1)));
@@ -161,6 +176,13 @@ mod tests {
         assert_eq!(desk.job(now), Some(address(2)));
         // That one is under way, and once it is done there is nothing to hurry.
         assert!(!desk.hurry(now));
+        desk.begun(now);
+        assert!(!desk.hurry(now) && !desk.hurry(now + PATIENCE));
+        // Unless nobody has answered for a while: perhaps there is a path now.
+        assert!(desk.hurry(now + 2 * PATIENCE));
+        desk.interrupted();
+        assert_eq!(desk.job(now + 2 * PATIENCE), Some(address(2)));
+        assert!(!desk.hurry(now + 4 * PATIENCE));
         desk.succeeded(address(2), now);
         assert!(!desk.hurry(now) && desk.due().is_none());
     }

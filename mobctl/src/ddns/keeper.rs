@@ -226,7 +226,7 @@ impl Worker {
                 let mut shared = lock(&self.shared);
                 let job = shared.desk.job(now);
                 if job.is_some() {
-                    shared.desk.begun();
+                    shared.desk.begun(now);
                 }
                 (job, shared.desk.due(), shared.end)
             };
@@ -296,7 +296,7 @@ impl Worker {
                 );
                 self.clear_leftover();
             }
-            Err(Trouble::Interrupted) => {}
+            Err(Trouble::Interrupted) => lock(&self.shared).desk.interrupted(),
             Err(trouble) => {
                 let mut shared = lock(&self.shared);
                 shared.desk.failed(now, trouble.is_passing(), random());

@@ -14,6 +14,15 @@ pub struct Place {
     pub servers: Vec<SocketAddr>,
 }
 
+impl Place {
+    /// Whether it is the same place, in whatever order its servers are asked.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let within = |one: &Self, other: &Self| one.servers.iter().all(|server| other.servers.contains(server));
+        self.zone == other.zone && within(self, other) && within(other, self)
+    }
+}
+
 /// Finds the place of the name: as configured, or zone and primary server from the SOA record, then the other servers
 /// of the zone, which may pass updates on.
 ///

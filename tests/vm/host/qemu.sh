@@ -6,6 +6,7 @@
 #	machine_environment			kernel environment, NAME=VALUE ...
 #	machine_links				sockets of cables to the other machine
 #	machine_tap				1: two cards on a bridge of the host's kernel
+#	machine_names				folder of a name server on that bridge, if there is to be one
 #	machine_icount				QEMU's -icount, if instructions are to be time
 
 qemu=$(command -v "${VM_QEMU:-qemu-system-x86_64}" || :)
@@ -34,6 +35,11 @@ qemu_accelerator() {
 qemu_can_tap() {
 	[ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] && [ -c /dev/net/tun ] && command -v ip >/dev/null && command -v unshare >/dev/null &&
 	    unshare -n ip tuntap add dev probe mode tap vnet_hdr 2>/dev/null
+}
+
+# And a name server beside them, which ends with the machine.
+qemu_can_name() {
+	qemu_can_tap && PATH=$PATH:/usr/sbin command -v named >/dev/null && command -v setpriv >/dev/null
 }
 
 qemu_run() { # the machine, until it powers off
@@ -76,13 +82,14 @@ qemu_run() { # the machine, until it powers off
 			    -device "virtio-net-pci,netdev=tap$card,mac=52:54:00:4d:aa:0$card"
 		done
 		# shellcheck disable=SC2016 # the inner shell's
-		exec unshare -n sh -ec '
+		names=${machine_names:-} vm=$vm PATH=$PATH:/usr/sbin exec unshare -n sh -ec '
 			ip link add name wire type bridge
 			for card in 0 1; do
 				ip tuntap add dev tap$card mode tap vnet_hdr
 				ip link set dev tap$card master wire up
 			done
 			ip link set dev wire up
+			if [ -n "$names" ]; then sh "$vm/host/names.sh" wire "$names" "$vm/guest/names.key" & fi
 			exec "$@"' sh "$qemu" "$@"
 	fi
 	exec "$qemu" "$@"

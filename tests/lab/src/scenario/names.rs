@@ -7,6 +7,8 @@ use crate::check;
 use crate::error::{Doing, Result};
 use crate::lab::{Lab, Places, Shape};
 use crate::names::{CACHE, Kind, MOBILE, NameServer};
+use crate::watch::Message;
+use crate::world::MOBILE_NODE;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -114,18 +116,36 @@ fn run(places: &Places, kind: Kind) -> Result<Figures> {
     }
     lab.restart_names()?;
     lab.names()?.wait(&lab.world.peer.namespace, &addresses(&lab, CELL))?;
+    // The peer's daemon is held: the name does not wait for the move.
+    lab.daemon(1)?.signal(Signal::SIGSTOP)?;
+    let (old, new) = lab.change_network(CELL, WLAN, streams.address)?;
+    let report = lab.mover()?.announce_for(old, new, Duration::from_millis(100))?;
+    check!(report["peers"][0]["outcome"] == "in_doubt", "{report}");
+    lab.names()?.wait(&lab.world.peer.namespace, &addresses(&lab, WLAN))?;
+    lab.daemon(1)?.signal(Signal::SIGCONT)?;
     streams.finish()?;
     // The daemon is killed, and the host moves before the next one starts: that one puts the name right.
     lab.end_daemon(0, Signal::SIGKILL)?;
-    lab.names()?.wait(&lab.world.peer.namespace, &addresses(&lab, CELL))?;
-    lab.change_network(CELL, WLAN, peer_address(&lab, false)?)?;
-    lab.restart_daemon(0)?;
     lab.names()?.wait(&lab.world.peer.namespace, &addresses(&lab, WLAN))?;
-    // Nobody tells it of a move, and there is no connection to be moved: the name follows.
-    let (old, new) = lab.change_network(WLAN, CELL, peer_address(&lab, false)?)?;
-    let since = Instant::now();
+    let like = peer_address(&lab, false)?;
+    lab.change_network(WLAN, CELL, like)?;
+    lab.restart_daemon(0)?;
     lab.names()?.wait(&lab.world.peer.namespace, &addresses(&lab, CELL))?;
+    // Nobody tells it of a move, and there is no connection to be moved: the name follows.
+    let (old, new) = lab.change_network(CELL, WLAN, like)?;
+    let since = Instant::now();
+    lab.names()?.wait(&lab.world.peer.namespace, &addresses(&lab, WLAN))?;
     figures.push(format!("{old} to {new} without a word: record at the server within {:.1?}", since.elapsed()));
+    // Both networks are there, and the host is to leave one: the name gives that address up while the host still has it.
+    let host = &lab.world.mobile;
+    host.configure(&host.interfaces[CELL], MOBILE_NODE)?;
+    lab.plug_in(CELL, old);
+    let [here, there] = [WLAN, CELL].map(|interface| addresses(&lab, interface));
+    lab.names()?.wait(&lab.world.peer.namespace, &sorted([here, there].concat()))?;
+    lab.mover()?.announce(new, old)?;
+    lab.names()?.wait(&lab.world.peer.namespace, &sorted(vec![old, here[1], there[1]]))?;
+    let has = crate::program::run(&host.namespace, &["ip", "-o", "address"], "")?;
+    check!(has.contains(&format!(" {new}/")), "the host has lost {new} already: {has}");
     // The daemon ends: nobody is led to an address that may soon be somebody else's.
     lab.mover()?.signal(Signal::SIGTERM)?;
     lab.names()?.wait(&lab.world.peer.namespace, &[])?;
@@ -135,28 +155,32 @@ fn run(places: &Places, kind: Kind) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Checks that the update of the name left with the first messages from the new network, before anything of a
-/// connection had to wait for it; says how long after the first of them.
+/// In the order in which the name server's are compared: of each family as dig's lines.
+fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    addresses.sort_by_key(|address| (address.is_ipv6(), address.to_string()));
+    addresses
+}
+
+/// When the update of the name left for the new network, beside the first message of the move.
 fn first_on_the_path(lab: &Lab, to: usize) -> Result<String> {
     let here = addresses(lab, to);
-    lab.world.wire.watch(|watch| {
-        let update = watch.updates.iter().find(|update| here.contains(&update.source.ip()));
-        let Some(update) = update else {
-            return Err(crate::error::Error::Check("no update left from the new address".to_owned()));
-        };
-        let since = watch.moves.last().map_or(update.at, |last| last.since);
-        let messages =
-            watch.messages.iter().filter(|message| message.at >= since && here.contains(&message.source.ip()));
-        let before = messages.clone().filter(|message| message.at < update.at).count();
-        // Of the four messages of a move two are this host's; they leave from another thread at the same moment.
-        check!(before <= 2, "{before} messages of DPRP left before the update of the name");
-        let first = messages.map(|message| message.at).min().unwrap_or(update.at);
-        let [late, early] = [update.at.saturating_duration_since(first), first.saturating_duration_since(update.at)];
-        Ok(if late.is_zero() {
-            format!("the update left {early:.1?} before the first message of the move")
-        } else {
-            format!("the update left {late:.1?} after the first message of the move")
-        })
+    let deadline = Instant::now() + PATIENCE;
+    let update = loop {
+        let found = |update: &&Message| here.contains(&update.source.ip());
+        if let Some(update) = lab.world.wire.watch(|watch| watch.updates.iter().find(found).map(|update| update.at)) {
+            break update;
+        }
+        check!(Instant::now() < deadline, "no update left from the new address");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let first = lab.world.wire.watch(|watch| {
+        let since = watch.moves.last().map_or(update, |last| last.since);
+        let of_move = |message: &&Message| message.at >= since && here.contains(&message.source.ip());
+        watch.messages.iter().filter(of_move).map(|message| message.at).min().unwrap_or(update)
+    });
+    Ok(match update.checked_duration_since(first) {
+        Some(late) => format!("the update left {late:.1?} after the first message of the move"),
+        None => format!("the update left {:.1?} before the first message of the move", first - update),
     })
 }
 
