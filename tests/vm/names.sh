@@ -1,7 +1,6 @@
 #!/bin/sh
-# The host's name at BIND 9, which runs beside the machine: from the daemon's
-# start to its end, through moves that nobody tells it of, without a path for a
-# while, after kill -9; FreeBSD's own resolver says what is there.
+# The host's name at BIND 9: moves that nobody tells of, no path, kill -9, the end
+# The server runs beside the machine; FreeBSD's own resolver says what it has.
 # vm: seconds=300 cards=names
 . "$(dirname "$0")/lib.sh"
 need getent
