@@ -1,12 +1,12 @@
 #!/bin/sh
 # What an administrator sees: events, status, doctor, sysctls, dtrace's probes; unloading under an open monitor.
-# vm: seconds=300
+# vm: seconds=400
 . "$(dirname "$0")/lib.sh"
 load
 world
 daemons
 serve
-spawn talk told mobile tcp $old4 6000 $far4 160 100 500
+spawn talk told mobile tcp $old4 6000 $far4 $((400 * patience)) 100 500
 claimed 1
 check "the flow is claimed" $?
 
@@ -37,7 +37,7 @@ in_mobile ifconfig em_net2 inet $new4/24 up
 in_mobile route -q change default 10.2.0.1 >/dev/null
 in_mobile ifconfig em_net1 inet $old4 delete
 mobctl_in mobile move $old4 $new4 >"$work/move"
-grep -q moved "$work/move"
+grep -q '^[0-9a-f].* moved ' "$work/move"
 check "the flow moves" $?
 for pair in mobile:prepared mobile:rebound mobile:move-committed peer:rebound peer:peer-moved; do
 	wait_for "${pair%:*}" "${pair#*:}"

@@ -11,6 +11,7 @@
  */
 #include <sys/types.h>
 #include <sys/socket.h>
+#include <sys/sysctl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <err.h>
@@ -175,7 +176,7 @@ hog(char **a)
 {
 	static struct hog all[] = { { .size = 1500 }, { .size = 100 } };
 	static uint8_t trash[CHUNK];
-	int room = 1 << 20;
+	int room = 1 << 20, drain = 2;	/* UMA_RECLAIM_DRAIN_CPU */
 	pthread_t thread;
 
 	for (int n = 0; n < 2; n++)
@@ -205,7 +206,10 @@ hog(char **a)
 					;
 		if (left == 0)
 			return (0);
-		usleep(1000);
+		/* Caches may hold what a sleeper waits for. */
+		if (sysctlbyname("debug.uma_reclaim", NULL, NULL, &drain, sizeof(drain)) != 0)
+			err(1, "debug.uma_reclaim");
+		usleep(50000);
 	}
 }
 
