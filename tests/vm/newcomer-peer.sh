@@ -29,5 +29,5 @@ check "the mobile host is done" $?
 [ "$(sysctl -n net.inet.mobconn.stats.translated_in)" -gt 0 ]
 check "packets were translated at the peer" $?
 manage
-[ $failed = 0 ] || tail -n 60 /var/log/messages
+[ $failed = 0 ] || grep mobc /var/log/messages
 finish

@@ -50,5 +50,5 @@ for command in flows peers networks stats; do
 done
 finished stream "the stream is whole"
 manage
-[ $failed = 0 ] || tail -n 60 /var/log/messages
+[ $failed = 0 ] || grep mobc /var/log/messages
 finish

@@ -39,9 +39,18 @@ go() { # GENERATION N WHAT
 	in_mobile ifconfig em_net$other inet 10.$other.0.2 delete
 	in_mobile ifconfig em_net$other inet6 2001:db8:$other::2 delete
 	in_mobile ifconfig em_net$other down
+	before=$failed
 	for v in 4 6; do
 		flows_on rack$v "IPv$v: goes on $3"
 		echo "IPv$v: longest gap $(longest_gap rack$v "$moved") ms"
+	done
+	[ $failed = "$before" ] || for name in mobile peer; do
+		echo "== $name" && jexec $name "$mobctl" flows
+		jexec $name netstat -rn
+		jexec $name ndp -an
+		jexec $name ifconfig -a
+		jexec $name netstat -an -p tcp
+		jexec $name sysctl net.inet.mobconn.stats | grep -v ': 0$'
 	done
 }
 go 1 2 "in the other network"

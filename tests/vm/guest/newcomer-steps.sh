@@ -30,8 +30,9 @@ manage() {
 	check "service mobconn status: $(head -n 1 "$work/said")" $?
 	service mobconn reload >"$work/said" 2>&1
 	check "service mobconn reload" $?
-	echo 'port = 0' >>$etc/mobctl.conf
-	if service mobconn restart >"$work/said" 2>&1; then false; else grep -q 'line [0-9]*: port' "$work/said"; fi
+	sleep 2
+	echo 'colour = "blue"' >>$etc/mobctl.conf
+	if service mobconn restart >"$work/said" 2>&1; then false; else grep -q 'mobctl.conf: line [0-9]' "$work/said"; fi
 	check "a wrong configuration is refused before anything is stopped: $(head -n 1 "$work/said")" $?
 	sed -i '' '$d' $etc/mobctl.conf
 	service mobconn status >/dev/null
