@@ -5,9 +5,8 @@
 . "$here/newcomer-steps.sh"
 jexec() { shift; "$@"; }
 undo() {
-	service mobconn onestop >/dev/null 2>&1
+	undo_all
 	ifconfig lo1 destroy
-	ifconfig vtnet0 down
 }
 ifconfig vtnet0 inet 10.1.0.1/24 up
 ifconfig vtnet0 inet 10.2.0.1/24 alias

@@ -7,9 +7,8 @@
 in_mobile() { "$@"; }
 jexec() { shift; "$@"; }
 undo() {
-	service mobconn onestop >/dev/null 2>&1
 	echo enough | nc -N -w 5 10.1.0.1 9998
-	ifconfig vtnet0 down
+	undo_all
 }
 ifconfig vtnet0 inet $old4/24 up
 route -q add default 10.1.0.1 >/dev/null

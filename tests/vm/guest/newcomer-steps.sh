@@ -3,8 +3,17 @@ etc=/usr/local/etc/mobconn
 ifconfig vtnet0 >/dev/null 2>&1 || skip_all "this machine has no card"
 need service sysrc nc
 [ -f "$here/installed.tar" ] || skip_all "the payload has no installed files"
-touch /var/log/messages
-syslogd -s 2>/dev/null || :
+syslogd=
+if ! pgrep -q syslogd; then
+	touch /var/log/messages
+	syslogd -s 2>/dev/null && syslogd=/var/run/syslog.pid
+fi
+# Back to what there was: the module is the library's to unload.
+undo_all() {
+	service mobconn onestop >/dev/null 2>&1
+	[ -z "$syslogd" ] || kill "$(cat $syslogd)"
+	ifconfig vtnet0 down
+}
 
 install_all() {
 	tar -xpf "$here/installed.tar" -C / && [ -f /boot/modules/mobconn.ko ] && [ -x /usr/local/etc/rc.d/mobconn ]
