@@ -15,7 +15,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -252,6 +252,79 @@ fn scenario(prefix: &str, length: u8, end_of: impl Fn(&str, u16) -> String) {
     peer.wait_for("no claim there", |_, peers| peers.iter().all(|peer| peer.claims == 0));
     mobile.stop();
     peer.stop();
+}
+
+/// Two hosts in the networks `PREFIX.1` and `PREFIX.9`, which run.
+fn begun(prefix: &str) -> (Host, Host) {
+    let mut peer = Host::new("");
+    let mut mobile = Host::new(&format!("mobile = true\nautomatic = false\npeers = [\"{prefix}.9\"]"));
+    std::fs::copy(mobile_key(&mobile), mobile_key(&peer)).unwrap();
+    mobile.space.ip(&format!("link add m0 type veth peer name c0 netns {}", peer.space.task));
+    for (host, device, last) in [(&mobile, "m0", 1), (&peer, "c0", 9)] {
+        host.space.ip(&format!("addr add {prefix}.{last}/24 dev {device}"));
+        host.space.ip(&format!("link set {device} up"));
+    }
+    peer.start();
+    mobile.start();
+    (mobile, peer)
+}
+
+impl Host {
+    /// Processor time that the daemon has used.
+    fn used(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.daemon.as_ref().unwrap().id())).unwrap();
+        // Behind the name: state is field 3, utime 14, stime 15, in hundredths of a second.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks = [11, 12].map(|at| fields[at].parse::<u64>().unwrap());
+        Duration::from_millis(10 * (ticks[0] + ticks[1]))
+    }
+}
+
+#[test]
+fn claims_follow_among_ten_thousand_other_connections() {
+    const OTHERS: usize = 10_000;
+    const LOOK: Duration = Duration::from_secs(4);
+    let limit = format!("--nofile={}:", OTHERS + 1000);
+    let raised = Command::new("prlimit").args(["--pid", &std::process::id().to_string(), &limit]).status();
+    assert!(raised.unwrap().success(), "so many files may be open");
+    let (mut mobile, peer) = begun("10.78.0");
+    let others = mobile.space.run(|| {
+        let listener = TcpListener::bind("10.78.0.1:7000").unwrap();
+        let both = |_| (TcpStream::connect("10.78.0.1:7000").unwrap(), listener.accept().unwrap());
+        (0..OTHERS / 2).map(both).collect::<Vec<_>>()
+    });
+    let listener = peer.space.run(|| TcpListener::bind("10.78.0.9:7000").unwrap());
+    // The first flow is older than the daemon.
+    mobile.stop();
+    let mut flows =
+        vec![(mobile.space.run(|| TcpStream::connect("10.78.0.9:7000").unwrap()), listener.accept().unwrap())];
+    mobile.start();
+    mobile.wait_for("the claim of the older flow", |status, _| status.confirmed == 1);
+    let mut took = Vec::new();
+    for number in 2..=6 {
+        // At another time of the daemon's second each.
+        std::thread::sleep(Duration::from_millis(number * 190));
+        let began = Instant::now();
+        flows.push((mobile.space.run(|| TcpStream::connect("10.78.0.9:7000").unwrap()), listener.accept().unwrap()));
+        while !matches!(mobile.ask(&Request::Status), Some(Response::Status(status)) if status.confirmed as u64 == number)
+        {
+            assert!(began.elapsed() < Duration::from_secs(20), "flow {number} is not claimed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        took.push(began.elapsed());
+    }
+    took.sort();
+    // The longest may have had to wait for the processor.
+    assert!(took[2] < Duration::from_secs(1) && took[3] < Duration::from_millis(1500), "{took:?}");
+    let before = mobile.used();
+    std::thread::sleep(LOOK);
+    let share = (mobile.used() - before).as_secs_f64() / LOOK.as_secs_f64();
+    println!("claimed after {took:?}; {:.1} % of a core for {OTHERS} other connections", share * 100.0);
+    // Of a build without optimisation.
+    assert!(share < 0.25, "{share}");
+    let Some(Response::Status(status)) = mobile.ask(&Request::Status) else { panic!("no status") };
+    assert!(status.connections >= OTHERS, "{status:?}");
+    drop((others, flows));
 }
 
 fn mobile_key(host: &Host) -> std::path::PathBuf {

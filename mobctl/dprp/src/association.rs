@@ -73,6 +73,8 @@ pub(crate) struct Unconfirmed {
     pub(crate) path: Path,
     pub(crate) incarnation: u64,
     pub(crate) name: String,
+    /// How the peer sees this host's address.
+    pub(crate) seen: IpAddr,
     pub(crate) began: Instant,
     pub(crate) tries: u32,
     pub(crate) attempt: u32,

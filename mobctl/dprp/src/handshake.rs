@@ -118,7 +118,14 @@ pub(crate) struct Introduction {
     pub(crate) path: Path,
     pub(crate) incarnation: u64,
     pub(crate) name: String,
+    pub(crate) translation: Translation,
     pub(crate) began: Instant,
+}
+
+/// The address of the end that began, as both ends know it.
+pub(crate) struct Translation {
+    pub(crate) sent_from: IpAddr,
+    pub(crate) seen_as: IpAddr,
 }
 
 impl Endpoint {
@@ -357,9 +364,6 @@ impl Endpoint {
             }
             return self.give_up(now, receiver, path, dial.expected);
         }
-        if answer.seen != path.local {
-            self.notice(now, News::Translated { peer: key, sent_from: path.local, seen_as: answer.seen });
-        }
         let finish =
             Finish { incarnation: self.incarnation, source: path.local, name: self.config.name.clone() }.write();
         let written = dial.handshake.write(&finish);
@@ -391,6 +395,7 @@ impl Endpoint {
             path,
             incarnation: answer.incarnation,
             name: answer.name,
+            seen: answer.seen,
             began: dial.began,
             tries: 0,
             attempt: dial.attempt,
@@ -457,12 +462,13 @@ impl Endpoint {
 
     /// The peer has used the keys of a handshake that this host finished.
     pub(crate) fn on_confirmed(&mut self, now: Instant, id: PeerId, unconfirmed: Unconfirmed, host: &mut dyn Host) {
-        let Unconfirmed { channel, path, incarnation, name, began, .. } = unconfirmed;
+        let Unconfirmed { channel, path, incarnation, name, seen, began, .. } = unconfirmed;
         self.timers.cancel(Timer::Confirm(id, channel.local_index));
         self.handshakes.forget_dial(channel.local_index, path.remote);
         self.handshakes.silent.remove(&path.remote.ip());
         self.timers.cancel(Timer::Silence(path.remote.ip()));
-        self.on_established(now, id, Introduction { channel, path, incarnation, name, began }, host);
+        let translation = Translation { sent_from: path.local, seen_as: seen };
+        self.on_established(now, id, Introduction { channel, path, incarnation, name, translation, began }, host);
     }
 
     pub(crate) fn on_finish(&mut self, now: Instant, path: Path, receiver: u32, noise: &[u8], host: &mut dyn Host) {
@@ -488,9 +494,6 @@ impl Endpoint {
         let Some(id) = self.peers.get_or_make(key, self.config.limits.peers, now) else {
             return count(&mut self.counters.limited);
         };
-        if finish.source != path.remote.ip() {
-            self.notice(now, News::Translated { peer: key, sent_from: finish.source, seen_as: path.remote.ip() });
-        }
         let channel = Channel {
             local_index: receiver,
             remote_index: half.remote_index,
@@ -503,8 +506,9 @@ impl Endpoint {
             finish: digest(noise),
         };
         self.peers.bind_index(receiver, id);
-        let introduction =
-            Introduction { channel, path, incarnation: finish.incarnation, name: finish.name, began: half.began };
+        let translation = Translation { sent_from: finish.source, seen_as: path.remote.ip() };
+        let Finish { incarnation, name, .. } = finish;
+        let introduction = Introduction { channel, path, incarnation, name, translation, began: half.began };
         self.on_established(now, id, introduction, host);
         self.send_ready(now, id, receiver, path);
     }
@@ -540,7 +544,7 @@ impl Endpoint {
 
     /// An association is up, or has new keys.
     fn on_established(&mut self, now: Instant, id: PeerId, introduction: Introduction, host: &mut dyn Host) {
-        let Introduction { channel, path, incarnation, name, began } = introduction;
+        let Introduction { channel, path, incarnation, name, translation, began } = introduction;
         let own = self.own;
         let Some(peer) = self.peers.get_mut(id) else { return };
         let restarted = peer.incarnation.is_some_and(|known| known != incarnation);
@@ -564,6 +568,11 @@ impl Endpoint {
         self.peers.bind_address(id, path.remote.ip());
         let news = News::AssociationUp { peer: key, name, address: path.remote, started, elapsed: now.since(began) };
         self.notice(now, news);
+        // After that: who tells people takes the association for good news.
+        let Translation { sent_from, seen_as } = translation;
+        if sent_from != seen_as {
+            self.notice(now, News::Translated { peer: key, sent_from, seen_as });
+        }
         self.changed();
         if restarted {
             self.notice(now, News::PeerRestarted { peer: key });

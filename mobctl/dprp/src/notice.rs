@@ -56,7 +56,8 @@ pub enum News {
         /// Its key.
         key: PublicKey,
     },
-    /// Address translation lies between this host and the peer: flows cannot be claimed there.
+    /// Address translation lies between this host and the peer: flows cannot be claimed there. It follows the notice of the
+    /// association that found it; an association without it, a confirmed claim or a committed move says that it is over.
     Translated {
         /// The peer's key.
         peer: PublicKey,

@@ -114,14 +114,17 @@ impl Endpoint {
         if !is_claimable(flow) || !is_claimable(name) {
             return Err(ClaimStatus::Invalid);
         }
-        let instance = host.instance(flow).ok_or(ClaimStatus::NotFound)?;
+        let here = name.remote.ip() == path.remote.ip();
+        // Address translation hides the flow, too: that says more.
+        let instance =
+            host.instance(flow).ok_or(if here { ClaimStatus::NotFound } else { ClaimStatus::WrongAddress })?;
         // An owner of an earlier connection with the same addresses and ports owns nothing of this one.
         let owner = self.owners.get(flow).filter(|owner| owner.instance == instance);
         if owner.is_some_and(|owner| owner.peer == id && owner.number == Some(number)) {
             return Ok(instance);
         }
         // The name must be the flow's own, not what another one with the same stack side was once called.
-        if wire(flow, host).remote != name.remote || name.remote.ip() != path.remote.ip() {
+        if wire(flow, host).remote != name.remote || !here {
             return Err(ClaimStatus::WrongAddress);
         }
         if owner.is_some_and(|owner| owner.peer != id) {

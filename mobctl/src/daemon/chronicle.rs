@@ -3,7 +3,7 @@
 use super::moves;
 use crate::control::{self, PastMove, Trouble};
 use log::Level;
-use mobconn_dprp::{ClaimStatus, Instant, News, Notice};
+use mobconn_dprp::{ClaimStatus, Instant, MoveRefusal, News, Notice, PublicKey};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Past moves that are remembered.
@@ -48,12 +48,15 @@ impl Chronicle {
                     "If that is its key (mobctl keygen public, there), add it to pins; else find out who that is",
                 );
             }
-            News::Translated { peer, sent_from, seen_as } => self.trouble(
-                notice.at,
-                peer.to_string(),
-                format!("address translation (NAT) lies between: {sent_from} arrives as {seen_as}"),
-                "Flows with this peer cannot move: use IPv6, or a network without address translation",
-            ),
+            News::Translated { peer, sent_from, seen_as } => {
+                self.translation(notice.at, peer, format!("{sent_from} arrives as {seen_as}"));
+            }
+            News::ClaimsConfirmed { peer, .. } => {
+                self.troubles.remove(&peer.to_string());
+            }
+            News::ClaimRefused { peer, flow, reason: ClaimStatus::WrongAddress } => {
+                self.translation(notice.at, peer, format!("{} does not arrive as that", flow.local.ip()));
+            }
             News::MoveStarted { peer, number, old, new, .. } => {
                 let blank = past("this host", &peer.to_string());
                 self.started
@@ -63,6 +66,7 @@ impl Chronicle {
                 }
             }
             News::MoveCommitted { peer, number, new, flows, refused, elapsed } => {
+                self.troubles.remove(&peer.to_string());
                 let begun = self.started.remove(&(peer.to_string(), *number));
                 let begun = begun.unwrap_or_else(|| past("this host", &peer.to_string()));
                 self.past(
@@ -76,8 +80,12 @@ impl Chronicle {
                     },
                 );
             }
-            News::MoveRefused { peer, number, .. } => {
-                self.started.remove(&(peer.to_string(), *number));
+            News::MoveRefused { peer, number, reason } => {
+                let begun = self.started.remove(&(peer.to_string(), *number));
+                let new = begun.and_then(|begun| begun.new).filter(|_| *reason == MoveRefusal::Translated);
+                if let Some(new) = new {
+                    self.translation(notice.at, peer, format!("{new} does not arrive as that"));
+                }
             }
             News::PeerMoved { peer, old, new, flows, refused, elapsed, .. } => self.past(
                 notice.at,
@@ -92,6 +100,15 @@ impl Chronicle {
             ),
             _ => {}
         }
+    }
+
+    fn translation(&mut self, at: Instant, peer: &PublicKey, how: String) {
+        self.trouble(
+            at,
+            peer.to_string(),
+            format!("address translation (NAT) lies between: {how}"),
+            "Connections cannot move there, and stay where they are: use IPv6, or a network without address translation",
+        );
     }
 
     fn trouble(&mut self, at: Instant, host: String, what: String, advice: &'static str) {
@@ -315,6 +332,37 @@ mod tests {
         assert_eq!(troubles.len(), TROUBLES_MAX);
         assert!(troubles.iter().any(|trouble| trouble.host == "192.0.2.199"));
         assert!(!troubles.iter().any(|trouble| trouble.host == "192.0.2.3"));
+    }
+
+    #[test]
+    fn translation_is_told_until_something_goes_through() {
+        let (peer, elapsed) = (PublicKey([3; 32]), Duration::ZERO);
+        let (old, new): (std::net::IpAddr, std::net::IpAddr) = ([192, 0, 2, 1].into(), [10, 0, 0, 1].into());
+        let address = "203.0.113.9:9434".parse().unwrap();
+        let up = || News::AssociationUp { peer, name: String::new(), address, started: true, elapsed };
+        let flow = mobconn_dprp::Flow {
+            local: (new, 1).into(),
+            remote: (address.ip(), 2).into(),
+            protocol: mobconn_dprp::Protocol::Tcp,
+        };
+        let refused = |reason| News::MoveRefused { peer, number: 1, reason };
+        let mut chronicle = Chronicle::default();
+        let mut told = |all: Vec<News>| {
+            all.into_iter().for_each(|news| chronicle.record(&notice(1, news)));
+            chronicle.troubles(Instant::from_micros(0)).into_iter().map(|one| one.what).collect::<String>()
+        };
+        let said = told(vec![up(), News::Translated { peer, sent_from: new, seen_as: old }]);
+        assert_eq!(said, "address translation (NAT) lies between: 10.0.0.1 arrives as 192.0.2.1");
+        assert_eq!(told(vec![up()]), "", "without it");
+        let said = told(vec![News::ClaimRefused { peer, flow, reason: ClaimStatus::WrongAddress }]);
+        assert!(said.contains("(NAT)"), "{said}");
+        assert_eq!(told(vec![News::ClaimsConfirmed { peer, flows: 1 }]), "");
+        assert_eq!(told(vec![News::ClaimRefused { peer, flow, reason: ClaimStatus::NotFound }]), "", "another reason");
+        let started = || News::MoveStarted { peer, number: 1, old, new, flows: 1 };
+        assert_eq!(told(vec![started(), refused(MoveRefusal::Address)]), "", "another reason");
+        let said = told(vec![started(), refused(MoveRefusal::Translated)]);
+        assert!(said.contains("10.0.0.1 does not arrive"), "{said}");
+        assert_eq!(told(vec![News::MoveCommitted { peer, number: 2, new, flows: 1, refused: 0, elapsed }]), "");
     }
 
     #[test]

@@ -94,8 +94,13 @@ const BURST: usize = 64;
 /// A [`Failure`] that says what to do, when the daemon cannot begin.
 pub fn run(options: Options) -> Result<(), Failure> {
     let options = options.absolute()?;
+    // Before there are keys in memory.
+    let apart = crate::system::keep_apart();
     let settings = Settings::read(&options.config)?;
     logger::begin(options.foreground, settings.config.log_level);
+    if let Err(error) = apart {
+        log::warn!("who may trace this process can read its keys: {error}");
+    }
     let mut pidfile = Pidfile::open(&options.pidfile)?;
     let signals = Signals::catch()?;
     let mut daemon = Daemon::new(&options, settings)?;

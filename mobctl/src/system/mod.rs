@@ -14,7 +14,8 @@ mod linux;
 use linux as here;
 
 pub use here::{
-    NAME, SIGINFO, Source4, Watcher, alias, announce_destination4, boot, connections, destination4, open_channel,
+    NAME, SIGINFO, Source4, Watcher, alias, announce_destination4, boot, connections, destination4, keep_apart,
+    open_channel,
 };
 
 /// Runs a program of the system's, and fails with what it says.

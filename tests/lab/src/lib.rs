@@ -35,6 +35,7 @@ pub mod kernel;
 pub mod lab;
 pub mod module;
 pub mod names;
+mod nat;
 pub mod ns;
 pub mod packet;
 pub mod program;

@@ -15,6 +15,7 @@
 use crate::cable::{Direction, Lane, Prefix, Tally};
 use crate::error::{Doing, Result};
 use crate::kernel::{By, Input, Kernel, Output};
+use crate::nat::{Inside, translate};
 use crate::packet::addresses;
 use crate::resume::{self, Extra, Queue, Sink, Spoken};
 use crate::route::Routes;
@@ -74,6 +75,8 @@ struct Ends {
 struct Cable {
     networks: Vec<Prefix>,
     plugged: bool,
+    /// The router's end translates addresses.
+    translated: bool,
     up: Direction,
     down: Direction,
 }
@@ -129,6 +132,7 @@ impl Wire {
             cables.push(Cable {
                 networks: plan.networks,
                 plugged: false,
+                translated: false,
                 up: Direction::new(plan.up, plan.seed),
                 down: Direction::new(plan.down, plan.seed ^ 0x5555),
             });
@@ -166,6 +170,13 @@ impl Wire {
     pub fn plug(&self, cable: usize, plugged: bool) {
         if let Some(cable) = self.lock().cables.get_mut(cable) {
             cable.plugged = plugged;
+        }
+    }
+
+    /// Whether the router translates the addresses of the network of a cable, from now on.
+    pub fn translate(&self, cable: usize, translated: bool) {
+        if let Some(cable) = self.lock().cables.get_mut(cable) {
+            cable.translated = translated;
         }
     }
 
@@ -407,12 +418,14 @@ impl Carrier {
         }
         tally.packets += 1;
         tally.bytes += flight.packet.len() as u64;
+        let inside = if flight.up { Inside::Source } else { Inside::Destination };
+        let translated = if cable.translated { translate(&flight.packet, inside) } else { flight.packet[..].into() };
         let taken = if flight.up {
-            ends.router.deliver(&flight.packet)
+            ends.router.deliver(&translated)
         } else {
-            state.watch.arrives(&flight.packet, now);
-            state.watch.note("arrives", &flight.packet, now);
-            match self.hosts.get(ends.host)?.kernel.input(&flight.packet, ends.device.name()) {
+            state.watch.arrives(&translated, now);
+            state.watch.note("arrives", &translated, now);
+            match self.hosts.get(ends.host)?.kernel.input(&translated, ends.device.name()) {
                 Input::Nothing => true,
                 Input::Deliver(packet) => {
                     if let Some(spoken) = state.spoken.get_mut(ends.host) {

@@ -103,12 +103,20 @@ fn many_flows(report: &mut Report, quick: bool) {
         }
         let mut protocol = Pair::new(flows, (Willing, Willing));
         let mut table = Pair::new(flows, (Table::new(flows), Table::new(flows)));
+        let name = |what: &str| format!("{what}, {flows} flows");
+        let (writes, bytes, reads) = protocol.remembers();
+        report.add(&name("writing claims down"), micros(writes) / 1e3, "ms", Goal::None);
+        report.add(&name("what is written"), bytes as f64 / f64::from(flows), "bytes a claim", Goal::None);
+        report.add(&name("a daemon begins with what was written"), micros(reads) / 1e3, "ms", Goal::None);
+        // It does so once a second.
+        let looks = (0..5).map(|_| protocol.looks(10_000)).min().unwrap_or_default();
+        let share = looks.as_secs_f64() * 100.0;
+        report.add(&name("looking at them and at 10000 others, each second"), share, "% core", Goal::None);
         let best = |costs: Vec<pair::Cost>| costs.into_iter().min_by_key(|cost| cost.both).unwrap();
         let protocol = best((0..5).map(|_| protocol.go()).collect());
         // The first move makes bindings.
         table.go();
         let both = best((0..5).map(|_| table.go()).collect());
-        let name = |what: &str| format!("{what}, {flows} flows");
         let goal = if flows == 10_000 { Goal::AtMost(50.0) } else { Goal::None };
         report.add(&name("a move, protocol at both ends"), micros(protocol.both) / 1e3, "ms", Goal::None);
         report.add(&name("a move, protocol and table at both ends"), micros(both.both) / 1e3, "ms", goal);

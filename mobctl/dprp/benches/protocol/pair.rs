@@ -1,7 +1,10 @@
 //! Two hosts with very many flows between them.
 
 use crate::end::{Datagram, End, address, config, flow};
-use mobconn_dprp::{Event, Host, Instant};
+use mobconn_dprp::{Endpoint, Event, Host, Instant};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 const NETWORKS: [u8; 2] = [10, 11];
@@ -49,6 +52,39 @@ impl<H: Host> Pair<H> {
             under_way = self.peer.take(self.now, &to_peer);
             under_way.extend(self.mover.take(self.now, &to_mover));
         }
+    }
+
+    /// What it takes the mover to write all down, how many bytes that are, and what it takes to begin with them.
+    pub(crate) fn remembers(&self) -> (Duration, usize, Duration) {
+        let fastest = |what: &mut dyn FnMut()| {
+            let times = (0..5).map(|_| {
+                let began = std::time::Instant::now();
+                what();
+                began.elapsed()
+            });
+            times.min().unwrap_or_default()
+        };
+        let snapshot = self.mover.endpoint.snapshot(b"boot");
+        let writes = fastest(&mut || assert_eq!(self.mover.endpoint.snapshot(b"boot").len(), snapshot.len()));
+        let reads = fastest(&mut || {
+            let endpoint = Endpoint::restore(config(1), ChaCha20Rng::from_seed([1; 32]), self.now, b"boot", &snapshot);
+            let confirmed: usize = endpoint.unwrap().peers().map(|peer| peer.confirmed).sum();
+            assert_eq!(confirmed, self.count, "all are remembered");
+        });
+        (writes, snapshot.len(), reads)
+    }
+
+    /// What it takes the mover to look at all its flows, and at so many that concern nobody.
+    pub(crate) fn looks(&mut self, others: u32) -> Duration {
+        let (near, far) = (address(NETWORKS[self.at], 1), address(20, 0));
+        let mine = (0..self.count as u32).map(|i| (flow(near, far, i), 1));
+        // Peers are all that has an IPv4 address.
+        let elsewhere = Ipv6Addr::LOCALHOST.into();
+        let flows = mine.chain((0..others).map(|i| (flow(elsewhere, elsewhere, i), 2))).collect();
+        self.mover.cost();
+        let asked = self.mover.event(self.now, Event::Flows(flows));
+        assert!(asked.is_empty(), "nothing is new");
+        self.mover.cost()
     }
 
     /// Moves all flows.

@@ -1,7 +1,7 @@
-//! The system calls for which there is no safe wrapper: ioctl(2), sysctl(3) and sysctlbyname(3).
+//! The system calls for which there is no safe wrapper: ioctl(2), procctl(2), sysctl(3) and sysctlbyname(3).
 //!
-//! All unsafe code of mobctl is here. Both calls may sleep; both are made from
-//! the only thread that has the file or the buffer.
+//! All unsafe code of mobctl is here. They may sleep; each is made from the only
+//! thread that has the file or the buffer.
 
 use crate::device::{Argument, Channel, ChannelError};
 use crate::errno::Errno;
@@ -150,4 +150,17 @@ pub(super) fn in6_flags(socket: &impl AsRawFd, interface: &str, ip: std::net::Ip
     }
     let flags = request.get(routesock::IFR_IFRU..).and_then(|flags| flags.first_chunk());
     Ok(flags.copied().map(u32::from_ne_bytes).unwrap_or_default())
+}
+
+/// Sets a control of this process that is a number.
+///
+/// # Errors
+/// Those of procctl(2).
+pub(super) fn procctl(command: i32, mut value: i32) -> io::Result<()> {
+    let own = libc::id_t::from(std::process::id());
+    // SAFETY: the argument of the commands that this is called with is an int, which `value` is.
+    if unsafe { libc::procctl(libc::P_PID, own, command, (&raw mut value).cast()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

@@ -57,6 +57,15 @@ pub fn boot() -> io::Result<Vec<u8>> {
     call::sysctl(c"kern.boot_id")
 }
 
+/// From now on nobody traces this process or gets its memory in a core dump, and what it starts gains no privilege.
+///
+/// # Errors
+/// Those of procctl(2).
+pub fn keep_apart() -> io::Result<()> {
+    call::procctl(libc::PROC_TRACE_CTL, libc::PROC_TRACE_CTL_DISABLE)?;
+    call::procctl(libc::PROC_NO_NEW_PRIVS_CTL, libc::PROC_NO_NEW_PRIVS_ENABLE)
+}
+
 /// Gives the loopback interface an address, or takes it away.
 ///
 /// # Errors

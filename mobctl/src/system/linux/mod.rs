@@ -65,6 +65,15 @@ pub fn boot() -> io::Result<Vec<u8>> {
     Ok(std::fs::read("/proc/sys/kernel/random/boot_id")?.trim_ascii().to_vec())
 }
 
+/// From now on nobody traces this process or gets its memory in a core dump, and what it starts gains no privilege.
+///
+/// # Errors
+/// Those of prctl(2).
+pub fn keep_apart() -> io::Result<()> {
+    nix::sys::prctl::set_dumpable(false)?;
+    Ok(nix::sys::prctl::set_no_new_privs()?)
+}
+
 /// Gives the loopback interface an address, or takes it away.
 ///
 /// # Errors
@@ -107,5 +116,15 @@ impl Source4 {
     #[must_use]
     pub const fn message(&self) -> ControlMessage<'_> {
         ControlMessage::Ipv4PacketInfo(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_holds_keys_is_kept_apart() {
+        super::keep_apart().unwrap();
+        assert_eq!(nix::sys::prctl::get_dumpable(), Ok(false));
+        assert_eq!(nix::sys::prctl::get_no_new_privs(), Ok(true));
     }
 }

@@ -10,6 +10,7 @@ mod rendezvous;
 mod runner;
 mod stranger;
 pub(crate) mod tcp;
+mod translation;
 mod udp;
 
 pub use runner::{inside, list, run};
@@ -157,6 +158,11 @@ pub const ALL: &[Scenario] = &[
         run: networks::renumber,
     },
     Scenario { name: "auto-by-hand", about: "what is moved by hand stays until it cannot", run: networks::by_hand },
+    Scenario {
+        name: "nat",
+        about: "a network behind address translation: status says why nothing moves there, and nothing breaks",
+        run: translation::nat,
+    },
     Scenario { name: "interruption-0ms", about: "what a move costs on a path without delay", run: udp::no_delay },
     Scenario { name: "interruption-20ms", about: "what a move costs at 20 ms one way", run: udp::delay },
 ];

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const WIDE: Lane = Lane { delay: Duration::from_millis(5), rate: 0, queue: 0, loss: 0 };
 
 /// A lab whose daemon moves by itself, with these lines in its configuration.
-fn automatic(places: &Places, lane: Lane, config: &str) -> Result<Lab> {
+pub(super) fn automatic(places: &Places, lane: Lane, config: &str) -> Result<Lab> {
     let mut lab = Lab::new(places, &Shape::uniform(lane))?;
     lab.mobile_config = config.to_owned();
     lab.start_daemons([1, 1])?;
@@ -31,7 +31,7 @@ fn interface(lab: &Lab, number: usize) -> (&Host, &Interface) {
 }
 
 /// Joins a network: the cable is in before the addresses come.
-fn join(lab: &Lab, number: usize, like: IpAddr) -> Result<()> {
+pub(super) fn join(lab: &Lab, number: usize, like: IpAddr) -> Result<()> {
     let (host, interface) = interface(lab, number);
     let new = lab.mobile_address(number, like);
     lab.world.wire.plug(interface.cable, true);
@@ -39,7 +39,7 @@ fn join(lab: &Lab, number: usize, like: IpAddr) -> Result<()> {
     host.configure(interface, MOBILE_NODE)
 }
 
-fn leave(lab: &Lab, number: usize) -> Result<()> {
+pub(super) fn leave(lab: &Lab, number: usize) -> Result<()> {
     let (host, interface) = interface(lab, number);
     host.leave(interface)
 }
@@ -56,7 +56,7 @@ fn chosen(lab: &Lab) -> Result<Vec<String>> {
     Ok(chosen.filter_map(|one| one["address"].as_str().map(str::to_owned)).collect())
 }
 
-fn wait_chosen(lab: &Lab, address: IpAddr) -> Result<()> {
+pub(super) fn wait_chosen(lab: &Lab, address: IpAddr) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !chosen(lab)?.contains(&address.to_string()) {
         check!(Instant::now() < deadline, "{address} is not chosen: {}", networks(lab)?);
@@ -66,7 +66,7 @@ fn wait_chosen(lab: &Lab, address: IpAddr) -> Result<()> {
 }
 
 /// Moves of this host that were committed so far.
-fn committed(lab: &Lab) -> Result<usize> {
+pub(super) fn committed(lab: &Lab) -> Result<usize> {
     let status = lab.mover()?.ask(&json!({"command": "status"}))?;
     let moves = status["moves"].as_array().cloned().unwrap_or_default();
     Ok(moves.iter().filter(|one| one["who"] == "this host" && one["flows"].as_u64() > Some(0)).count())
