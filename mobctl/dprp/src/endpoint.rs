@@ -275,6 +275,12 @@ impl Endpoint {
         self.peers.get(self.owners.get(flow)?.peer).map(|peer| peer.key)
     }
 
+    /// Handshakes that others have begun and not finished.
+    #[must_use]
+    pub fn half_open(&self) -> usize {
+        self.handshakes.half_open_count()
+    }
+
     /// What became of datagrams.
     #[must_use]
     pub fn counters(&self) -> Counters {

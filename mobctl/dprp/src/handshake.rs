@@ -83,7 +83,6 @@ impl Handshakes {
         self.take_half_open(index);
     }
 
-    #[cfg(test)]
     pub(crate) fn half_open_count(&self) -> usize {
         self.half_open.len()
     }

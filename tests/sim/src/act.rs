@@ -16,12 +16,16 @@ impl World {
         if self.finale && !matches!(act, Act::Tell(_) | Act::Start(_) | Act::Mend(..)) {
             return;
         }
-        self.say(|| format!("-- {act:?}"));
+        if !matches!(act, Act::Flood { .. }) {
+            self.say(|| format!("-- {act:?}"));
+        }
         match act {
             Act::Open { hosts: (from, to), tcp, v6, port, streams } => {
                 let places = (self.hosts[from].attached.last().copied(), self.hosts[to].attached.last().copied());
                 let awake = self.hosts[from].asleep.is_none();
-                if let ((Some(here), Some(there)), true) = (places, awake) {
+                if let ((Some(here), Some(there)), true) = (places, awake)
+                    && !self.networks.all[there.network].nat
+                {
                     self.open((from, to), script::flow(here, there, v6, port, tcp), streams);
                 }
             }
@@ -75,6 +79,16 @@ impl World {
                 self.hosts[host].kernel.trouble.refuse = refuse;
                 self.hosts[host].kernel.trouble.short = short;
             }
+            Act::Swap { hosts, notice, patience, quiet } => self.swap(hosts, notice, patience, quiet),
+            Act::Fill(host, left) => self.hosts[host].kernel.fill(left),
+            Act::Empty(host) => self.hosts[host].kernel.empty(),
+            Act::Flood { host, count, every } => {
+                self.flood(host, count);
+                if count > 1 {
+                    self.later(every, What::Act(Act::Flood { host, count: count - 1, every }));
+                }
+            }
+            Act::Settled => self.judge_settled(),
             Act::Silly(host, which) => self.silly(host, which),
             Act::Mend(host, old) => self.mend(host, old),
             Act::Inherit { host, at, patience } => self.inherit(host, at, patience),
@@ -141,14 +155,54 @@ impl World {
         }
         let Some(to) = self.hosts[host].attached.last().copied() else { return };
         let now = self.now;
+        let mut moves = Vec::new();
         for from in std::mem::take(&mut self.hosts[host].untold) {
             if from != to {
-                for (old, new) in self.addresses(host, from).into_iter().zip(self.addresses(host, to)) {
-                    self.hosts[host].tell_move(now, old, new);
-                }
+                moves.extend(self.addresses(host, from).into_iter().zip(self.addresses(host, to)));
+            }
+        }
+        moves.extend(self.strays(host, to));
+        for (old, new) in moves {
+            self.hosts[host].tell_move(now, old, new);
+            if let Some(daemon) = &mut self.hosts[host].daemon {
+                daemon.left.remove(&new);
+                daemon.left.insert(old, new);
             }
         }
         self.settle(host);
+    }
+
+    /// Where flows still are that could not follow an earlier move, and were not told to go to the present address.
+    fn strays(&self, h: usize, to: Attachment) -> Vec<(IpAddr, IpAddr)> {
+        let host = &self.hosts[h];
+        let Some(daemon) = &host.daemon else { return Vec::new() };
+        let here = self.addresses(h, to);
+        let gone = daemon.endpoint.homes().into_iter().filter(|home| !host.has(*home));
+        gone.filter_map(|old| Some((old, *here.iter().find(|new| new.is_ipv4() == old.is_ipv4())?)))
+            .filter(|(old, new)| daemon.left.get(old) != Some(new))
+            .collect()
+    }
+
+    fn swap(&mut self, hosts: [usize; 2], notice: [u64; 2], patience: u32, quiet: bool) {
+        let places = hosts.map(|h| self.hosts[h].attached.last().copied());
+        let [Some(first), Some(second)] = places else { return };
+        let open = self.conns.iter().filter(|conn| conn.excused.is_none() && !conn.is_over());
+        let still = open.flat_map(|conn| &conn.streams).all(|stream| stream.received == stream.total);
+        let ends = hosts.iter().flat_map(|h| self.promised(*h));
+        let guarded = ends.into_iter().all(|(id, which)| self.is_guarded(id, which));
+        if !(still && guarded && quiet) {
+            let again = Act::Swap { hosts, notice, patience: patience.saturating_sub(1), quiet: still && guarded };
+            if patience > 0 {
+                self.later(if still && guarded { 5 * SECOND } else { SECOND / 2 }, What::Act(again));
+            }
+            return;
+        }
+        for (h, from) in hosts.into_iter().zip([first, second]) {
+            self.detach(h, from);
+        }
+        for ((h, to), notice) in hosts.into_iter().zip([second, first]).zip(notice) {
+            self.come(h, to, notice);
+        }
     }
 
     fn start(&mut self, host: usize) {
@@ -250,6 +304,13 @@ impl World {
         for h in 0..self.hosts.len() {
             self.rouse(h, false);
             self.hosts[h].kernel.trouble = Default::default();
+            self.hosts[h].kernel.empty();
+            // Nothing can move from behind a router that translates, and nothing is to end there.
+            for at in self.hosts[h].attached.clone() {
+                if self.networks.all[at.network].nat {
+                    self.detach(h, at);
+                }
+            }
             self.start(h);
             if self.hosts[h].attached.is_empty() {
                 let home = self.plan.kinds[h].1[0];
@@ -344,6 +405,8 @@ impl World {
         for host in &self.hosts {
             self.tally.released += host.kernel.released;
             self.tally.displaced += host.kernel.displaced;
+            self.tally.taken += host.kernel.taken;
+            self.tally.full += host.kernel.full;
         }
         self.tally.seconds = self.now / SECOND;
     }

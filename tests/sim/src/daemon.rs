@@ -123,6 +123,11 @@ impl Host for View<'_> {
         self.kernel.prepare(self.stack, self.now, (half, new, hold), moves)
     }
 
+    fn take(&mut self, half: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+        self.lists.bindings = None;
+        self.kernel.take(self.stack, self.now, (half, new, hold), moves)
+    }
+
     fn commit(&mut self, half: Half, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
         self.lists.bindings = None;
         self.kernel.commit(self.now, half, moves)
@@ -156,6 +161,8 @@ pub struct Daemon {
     origin: u64,
     listing_due: u64,
     tidying_due: u64,
+    /// Where the flows of addresses that are gone were told to go.
+    pub left: BTreeMap<IpAddr, IpAddr>,
     /// What it wrote down last, of which revision, and when.
     pub written: Option<(Vec<u8>, u64, u64)>,
 }
@@ -195,6 +202,7 @@ impl Daemon {
             origin: now,
             listing_due: now.saturating_add(LISTING),
             tidying_due: now.saturating_add(TIDYING),
+            left: BTreeMap::new(),
             written: None,
         }
     }

@@ -144,6 +144,42 @@ impl Frame {
         TcpPacket::new_checked(rest).is_ok_and(|tcp| tcp.verify_checksum(&source.into(), &destination.into()))
     }
 
+    /// Gives a whole packet other addresses and ports.
+    pub fn readdress(&mut self, from: Option<SocketAddr>, to: Option<SocketAddr>) {
+        let Some(Heads { flow, transport }) = self.heads() else { return };
+        let (from, to) = (from.unwrap_or(flow.local), to.unwrap_or(flow.remote));
+        match (from.ip(), to.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut ip = Ipv4Packet::new_unchecked(&mut self.bytes);
+                ip.set_src_addr(source);
+                ip.set_dst_addr(destination);
+                ip.fill_checksum();
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let mut ip = Ipv6Packet::new_unchecked(&mut self.bytes);
+                ip.set_src_addr(source);
+                ip.set_dst_addr(destination);
+            }
+            _ => return,
+        }
+        let rest = self.bytes.get_mut(transport..).unwrap_or_default();
+        let (source, destination) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
+        match flow.protocol {
+            Protocol::Tcp => {
+                let mut tcp = TcpPacket::new_unchecked(rest);
+                tcp.set_src_port(from.port());
+                tcp.set_dst_port(to.port());
+                tcp.fill_checksum(&source, &destination);
+            }
+            Protocol::Udp => {
+                let mut udp = UdpPacket::new_unchecked(rest);
+                udp.set_src_port(from.port());
+                udp.set_dst_port(to.port());
+                udp.fill_checksum(&source, &destination);
+            }
+        }
+    }
+
     /// Makes a UDP checksum right, whatever happened to the rest: damage that nobody notices below DPRP.
     pub fn repair(&mut self) {
         let Some((source, destination, IpProtocol::Udp, transport)) = self.addresses() else { return };

@@ -111,6 +111,12 @@ impl Host {
         self.kind.config.host_key.public()
     }
 
+    /// Whether the module looks at its bindings every second. It does so once more when the last is gone.
+    #[must_use]
+    pub fn is_swept(&self) -> bool {
+        self.kind.mobconn && (!self.kernel.control.is_empty() || self.kernel.waiting() != 0)
+    }
+
     /// Its addresses.
     #[must_use]
     pub fn addresses(&self) -> Vec<IpAddr> {

@@ -136,6 +136,11 @@ impl World {
         if !self.matters(id, peer.host) {
             return;
         }
+        // A router makes something else of it.
+        let network = self.hosts[h].leaves_by(heads.flow.local.ip()).and_then(|network| self.networks.all.get(network));
+        if network.is_none_or(|network| network.nat) {
+            return;
+        }
         // What goes to an address that the peer has no more is lost.
         if !self.hosts[peer.host].has(heads.flow.remote.ip()) {
             return;

@@ -64,6 +64,10 @@ pub struct Kernel {
     pub released: u64,
     /// Newcomers that got a port.
     pub displaced: u64,
+    /// Wire sides that were taken from others.
+    pub taken: u64,
+    /// Bindings were refused because there was no room.
+    pub full: u64,
 }
 
 /// A flow of the protocol as a side of the table.
@@ -144,6 +148,8 @@ impl Kernel {
             swept: 0,
             released: 0,
             displaced: 0,
+            taken: 0,
+            full: 0,
         }
     }
 
@@ -270,6 +276,7 @@ impl Kernel {
                 continue;
             }
             let result = step(&mut self.control, &self.engine, &side(flow), *generation);
+            self.full += u64::from(result == Err(TableError::Full));
             results.push(result.map_err(|error| match error {
                 TableError::NotFound => KernelError::NotFound,
                 TableError::Stale => KernelError::Stale,
@@ -286,13 +293,36 @@ impl Kernel {
         &mut self,
         stack: &Stack,
         now: u64,
+        what: (Half, IpAddr, bool),
+        moves: &[(Flow, u32)],
+    ) -> Vec<Result<(), KernelError>> {
+        self.begin(stack, now, what, false, moves)
+    }
+
+    /// The same, of wire sides that were another flow's.
+    pub fn take(
+        &mut self,
+        stack: &Stack,
+        now: u64,
+        what: (Half, IpAddr, bool),
+        moves: &[(Flow, u32)],
+    ) -> Vec<Result<(), KernelError>> {
+        let results = self.begin(stack, now, what, true, moves);
+        self.taken += results.iter().filter(|result| result.is_ok()).count() as u64;
+        results
+    }
+
+    fn begin(
+        &mut self,
+        stack: &Stack,
+        now: u64,
         (which, new, hold): (Half, IpAddr, bool),
+        take: bool,
         moves: &[(Flow, u32)],
     ) -> Vec<Result<(), KernelError>> {
         if !address(new).is_usable(if new.is_ipv4() { Version::V4 } else { Version::V6 }) {
             return moves.iter().map(|_| Err(KernelError::Other(22))).collect();
         }
-        let take = false;
         let new = address(new);
         self.each(moves, true, |control, engine, stack_side, generation| {
             let prepare = Prepare { half: half(which), new, generation, hold, take };
@@ -332,11 +362,37 @@ impl Kernel {
         }
     }
 
+    /// An administrator binds flows of his own until there is room for `left` more.
+    pub fn fill(&mut self, left: u32) {
+        let mut number = 0;
+        while self.control.len().saturating_add(left) < self.control.capacity() {
+            let side = filler(number);
+            let _ = self.control.add(&self.engine, &side, &Side { local_port: 2, ..side }, 0);
+            number += 1;
+        }
+    }
+
+    /// And takes them back.
+    pub fn empty(&mut self) {
+        for number in 0..u16::try_from(self.control.capacity()).unwrap_or(u16::MAX) {
+            let _ = self.control.delete(&self.engine, &filler(number));
+        }
+    }
+
     /// Packets that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.held.len().saturating_add(self.newcomers.len())
     }
+}
+
+/// A flow that nobody has.
+fn filler(number: u16) -> Side {
+    side(&Flow {
+        local: SocketAddr::new(Ipv4Addr::new(192, 0, 2, 1).into(), 1),
+        remote: SocketAddr::new(Ipv4Addr::new(192, 0, 2, 2).into(), 1000 + number),
+        protocol: Protocol::Tcp,
+    })
 }
 
 /// Whether the host has a connection with this stack side.

@@ -11,6 +11,7 @@
 pub mod act;
 pub mod conn;
 pub mod daemon;
+pub mod flood;
 pub mod frame;
 pub mod host;
 pub mod judge;
@@ -18,6 +19,7 @@ pub mod kernel;
 pub mod net;
 pub mod script;
 pub mod stack;
+pub mod themes;
 pub mod world;
 
 use script::Plan;

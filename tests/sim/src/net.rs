@@ -1,9 +1,10 @@
 //! The networks between the hosts, and what they do to packets.
 
 use crate::frame::Frame;
+use mobconn_dprp::Protocol;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::RngCore;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A network with its router.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ pub struct Network {
     pub delay: u64,
     /// The router drops what comes from inside with a source that is not of this network (BCP 38).
     pub filters: bool,
+    /// The router translates: outside, all of this network have its own address.
+    pub nat: bool,
     /// Nothing passes until then.
     pub down_until: u64,
 }
@@ -37,7 +40,13 @@ pub struct Networks {
     /// Faults now, everywhere.
     pub faults: Faults,
     rng: ChaCha8Rng,
+    /// What routers that translate have seen from inside: its port outside is the place.
+    translated: Vec<(usize, Protocol, SocketAddr)>,
 }
+
+/// The slot of a router's own address, and the first port that it gives away.
+const ROUTER: u8 = 250;
+const PORTS: u16 = 32_768;
 
 /// The address number `slot` of a network.
 #[must_use]
@@ -69,7 +78,7 @@ impl Networks {
     /// These networks, without faults.
     #[must_use]
     pub fn new(all: Vec<Network>, rng: ChaCha8Rng) -> Self {
-        Self { all, faults: Faults::default(), rng }
+        Self { all, faults: Faults::default(), rng, translated: Vec::new() }
     }
 
     fn chance(&mut self, in_thousand: u32) -> bool {
@@ -85,11 +94,19 @@ impl Networks {
         if entry.filters && network_of(source) != Some(from) {
             return Err("dropped by the router: foreign source");
         }
-        let exit = network_of(destination).and_then(|to| self.all.get(to)).ok_or("no route")?;
+        let to = network_of(destination).ok_or("no route")?;
+        let exit = self.all.get(to).ok_or("no route")?;
         if entry.down_until > now || exit.down_until > now {
             return Err("lost: a network is down");
         }
         let delay = entry.delay.saturating_add(exit.delay);
+        let mut frame = frame.clone();
+        if from != to && entry.nat {
+            self.translate_out(from, &mut frame)?;
+        }
+        if from != to && self.all.get(to).is_some_and(|exit| exit.nat) {
+            self.translate_in(to, &mut frame)?;
+        }
         let faults = self.faults;
         let copies = if self.chance(faults.duplicate) { 2 } else { 1 };
         let mut arrivals = Vec::new();
@@ -105,6 +122,31 @@ impl Networks {
             arrivals.push((delay.saturating_add(late), copy));
         }
         if arrivals.is_empty() { Err("lost") } else { Ok(arrivals) }
+    }
+
+    fn translate_out(&mut self, network: usize, frame: &mut Frame) -> Result<(), &'static str> {
+        let flow = frame.heads().ok_or("no ports to translate")?.flow;
+        let inside = (network, flow.protocol, flow.local);
+        let place = self.translated.iter().position(|known| *known == inside).unwrap_or_else(|| {
+            self.translated.push(inside);
+            self.translated.len() - 1
+        });
+        let port = u16::try_from(place).ok().and_then(|place| PORTS.checked_add(place)).ok_or("no port is left")?;
+        frame.readdress(Some(SocketAddr::new(address(network, ROUTER, flow.local.is_ipv6()), port)), None);
+        Ok(())
+    }
+
+    fn translate_in(&self, network: usize, frame: &mut Frame) -> Result<(), &'static str> {
+        let flow = frame.heads().ok_or("no ports to translate")?.flow;
+        let router = flow.remote.ip() == address(network, ROUTER, flow.remote.is_ipv6());
+        let place = flow.remote.port().checked_sub(PORTS).filter(|_| router);
+        let known = place.and_then(|place| self.translated.get(usize::from(place)));
+        let inside = known.filter(|(of, protocol, inside)| {
+            *of == network && *protocol == flow.protocol && inside.is_ipv4() == flow.remote.is_ipv4()
+        });
+        let (_, _, inside) = *inside.ok_or("dropped by the router: nobody asked for it")?;
+        frame.readdress(None, Some(inside));
+        Ok(())
     }
 
     /// Flips a bit.

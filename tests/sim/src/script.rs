@@ -101,6 +101,32 @@ pub enum Act {
     Trouble(usize, u32, u32),
     /// The host is told by hand to move to an address that makes no sense.
     Silly(usize, u8),
+    /// Two hosts get each other's address.
+    Swap {
+        /// Which hosts.
+        hosts: [usize; 2],
+        /// Each daemon notices after so long.
+        notice: [u64; 2],
+        /// They wait this often, half a second each time, for all to be claimed and quiet.
+        patience: u32,
+        /// All was quiet a while ago: nothing is on its way to who was there before.
+        quiet: bool,
+    },
+    /// A host's table is filled but for so many bindings.
+    Fill(usize, u32),
+    /// And emptied of what filled it.
+    Empty(usize),
+    /// Strangers send a host so many datagrams.
+    Flood {
+        /// Which host.
+        host: usize,
+        /// How many.
+        count: u32,
+        /// One each time.
+        every: u64,
+    },
+    /// By now everything must be claimed, and where its hosts are.
+    Settled,
     /// The hand that did it mends it.
     Mend(usize, IpAddr),
     /// A stranger gets an address that was left, and calls whom its former holder called, from the same ports.
@@ -133,31 +159,31 @@ pub struct Plan {
 pub const SERVICE: u16 = 22;
 
 /// Numbers by chance.
-struct Dice(ChaCha8Rng);
+pub(crate) struct Dice(ChaCha8Rng);
 
 impl Dice {
     /// Below `limit`.
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0.next_u64() % limit.max(1)
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize].clone()
     }
 
     /// Microseconds up to `limit`, short ones as likely as long ones.
-    fn time(&mut self, limit: u64) -> u64 {
+    pub(crate) fn time(&mut self, limit: u64) -> u64 {
         let bits = 64 - limit.leading_zeros() as u64;
         let scale = 1_u64 << (1 + self.below(bits));
         self.below(scale).min(limit)
     }
 }
 
-fn kind(dice: &mut Dice, number: u8, mobile: bool, mobconn: bool, families: &[bool]) -> Kind {
+pub(crate) fn kind(dice: &mut Dice, number: u8, mobile: bool, mobconn: bool, families: &[bool]) -> Kind {
     let mut config = Config::new(HostKey::from_bytes(&[number; 32]), GroupKey::from_bytes(&[0x42; 32]));
     config.mobile = mobile;
     config.name = format!("host{number}");
@@ -172,7 +198,7 @@ fn kind(dice: &mut Dice, number: u8, mobile: bool, mobconn: bool, families: &[bo
     Kind { config, mobconn, habits, capacity: 1000, clock, families: families.to_vec() }
 }
 
-fn faults(dice: &mut Dice) -> Faults {
+pub(crate) fn faults(dice: &mut Dice) -> Faults {
     let worst = dice.pick(&[0, 0, 0, 20, 50, 300]);
     let up_to = |dice: &mut Dice| if dice.chance(60) { dice.below(worst + 1) as u32 } else { 0 };
     let jitter = dice.pick(&[0, 0, 2 * MS, 20 * MS, 200 * MS]);
@@ -190,16 +216,27 @@ fn stream(dice: &mut Dice) -> Stream {
 }
 
 impl Plan {
-    /// The scenario of a seed.
+    /// The scenario of a seed: one in eight has a theme.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut dice = Dice(ChaCha8Rng::seed_from_u64(seed));
         let d = &mut dice;
+        match seed % 32 {
+            7 => Self::swap(seed, d),
+            15 => Self::general(seed, d).full(d),
+            23 => Self::general(seed, d).translated(d),
+            31 => Self::flood(seed, d),
+            _ => Self::general(seed, d),
+        }
+    }
+
+    fn general(seed: u64, d: &mut Dice) -> Self {
         let count = d.pick(&[2, 2, 2, 3, 3, 4]);
         let families = d.pick(&[vec![false], vec![false], vec![true], vec![false, true]]);
         let networks = count + 3;
-        let nets =
-            (0..networks).map(|_| Network { delay: d.time(150 * MS), filters: d.chance(85), down_until: 0 }).collect();
+        let nets = (0..networks)
+            .map(|_| Network { delay: d.time(150 * MS), filters: d.chance(85), nat: false, down_until: 0 })
+            .collect();
         let mut kinds = Vec::new();
         for h in 0..count {
             let mobile = h == 0 || d.chance(if h == 1 { 40 } else { 50 });

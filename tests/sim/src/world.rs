@@ -1,6 +1,7 @@
 //! Everything at once: virtual time, and what happens when.
 
 use crate::conn::{self, Conn, Stream};
+use crate::flood::Flood;
 use crate::frame::Frame;
 use crate::host::Host;
 use crate::kernel::{Fate, flow as flow_of};
@@ -43,6 +44,10 @@ pub struct Tally {
     pub released: u64,
     /// Newcomers that got another port.
     pub displaced: u64,
+    /// Wire sides that went to who had proved to be there.
+    pub taken: u64,
+    /// Commands that a full table refused.
+    pub full: u64,
     /// Virtual time, in seconds.
     pub seconds: u64,
 }
@@ -57,6 +62,8 @@ impl Tally {
             (&mut self.packets, other.packets),
             (&mut self.released, other.released),
             (&mut self.displaced, other.displaced),
+            (&mut self.taken, other.taken),
+            (&mut self.full, other.full),
             (&mut self.seconds, other.seconds),
         ] {
             *sum += more;
@@ -66,11 +73,11 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { conns, excused, moves, packets, released, displaced, seconds } = self;
+        let Self { conns, excused, moves, packets, released, displaced, taken, full, seconds } = self;
         write!(
             f,
             "{conns} connections ({excused} excused), {moves} moves, {packets} packets ({released} held first), \
-             {displaced} newcomers, {} virtual hours",
+             {displaced} newcomers, {taken} taken over, {full} refused for want of room, {} virtual hours",
             seconds / 3600
         )
     }
@@ -96,6 +103,8 @@ pub struct World {
     pub finale: bool,
     /// Figures.
     pub tally: Tally,
+    /// Datagrams of strangers, and what they got.
+    pub strangers: Flood,
     trace: bool,
 }
 
@@ -113,6 +122,7 @@ impl World {
             violations: Vec::new(),
             finale: false,
             tally: Tally::default(),
+            strangers: Flood::default(),
             trace,
             plan: Plan::default(),
         };
@@ -203,7 +213,7 @@ impl World {
         }
         let now = host.clock(world);
         host.stack.poll(now);
-        if host.sweep_due <= now && host.kind.mobconn && !host.kernel.control.is_empty() {
+        if host.sweep_due <= now && host.is_swept() {
             host.sweep_due = now + SECOND;
             let limits = host.kind.habits.limits;
             host.kernel.sweep(&host.stack, limits, now);
@@ -220,7 +230,7 @@ impl World {
         self.hosts.get(h).map_or("?", |host| &host.kind.config.name)
     }
 
-    fn arrive(&mut self, frame: Frame) {
+    pub(crate) fn arrive(&mut self, frame: Frame) {
         let Some(to) = frame.destination().filter(|_| frame.has_sound_header()) else {
             return self.say(|| format!("thrown away: {frame}"));
         };
@@ -305,6 +315,7 @@ impl World {
         }
         frame.moves = self.hosts[h].moves[usize::from(source.is_ipv6())];
         self.judge_transmission(h, &frame);
+        self.watch_strangers(&frame);
         let Some(network) = self.hosts[h].leaves_by(source) else {
             return self.say(|| format!("{}: > {frame}: no network", self.name(h)));
         };
@@ -395,7 +406,7 @@ impl World {
             .min();
         let host = &mut self.hosts[h];
         let now = host.clock(world);
-        let sweep = (host.kind.mobconn && !host.kernel.control.is_empty()).then_some(host.sweep_due);
+        let sweep = host.is_swept().then_some(host.sweep_due);
         let daemon = host.daemon.as_ref().map(|daemon| daemon.due_at());
         let own = host.stack.poll_at(now).into_iter().chain(sweep).chain(daemon).min();
         let own = own.map(|at| at.saturating_sub(host.ahead));
