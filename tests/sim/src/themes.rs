@@ -11,7 +11,7 @@ use mobconn_engine::Limits;
 /// Bindings that a table takes which is going to be full.
 const SMALL: u32 = 24;
 /// Half-open handshakes that a host bears which is going to be flooded.
-const HALF_OPEN: usize = 16;
+const HALF_OPEN: usize = 8;
 
 /// Hosts, each in its own network, and two networks more.
 fn base(seed: u64, d: &mut Dice, mobile: &[bool]) -> Plan {
@@ -103,7 +103,7 @@ impl Plan {
         for port in 0..1 + d.below(3) as u16 {
             open(&mut plan, d.time(SECOND), 0, 10_000 + port, d);
         }
-        plan.acts.push((8 * SECOND, Act::Flood { host: 1, count: 600, every: 50_000 }));
+        plan.acts.push((8 * SECOND, Act::Flood { host: 1, count: 2500, every: 10_000 }));
         let to = Attachment { network: 3, slot: 1 };
         let keep = if d.chance(50) { 5 * SECOND } else { 0 };
         let go = Act::Go { host: 0, to, gap: 0, keep, notice: d.time(SECOND), patience: 20 };
