@@ -3,7 +3,9 @@
 use crate::frame::Frame;
 use crate::net;
 use crate::world::World;
-use mobconn_dprp::{Config, Endpoint, Event, Flow, GroupKey, Host, HostKey, Instant, KernelError, PORT, Protocol};
+use mobconn_dprp::{
+    Config, Endpoint, Event, Flow, GroupKey, Half, Host, HostKey, Instant, KernelError, PORT, Protocol,
+};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::net::{IpAddr, SocketAddr};
@@ -20,47 +22,40 @@ pub struct Flood {
     sent: usize,
 }
 
-/// A kernel of no use.
-struct None;
+/// A host without connections.
+struct Empty;
 
-impl Host for None {
+impl Host for Empty {
     fn instance(&mut self, _: &Flow) -> Option<u64> {
-        Option::None
+        None
     }
     fn wire(&mut self, _: &Flow) -> Option<Flow> {
-        Option::None
+        None
     }
     fn stack(&mut self, _: &Flow) -> Option<Flow> {
-        Option::None
+        None
     }
-    fn prepare(
-        &mut self,
-        _: mobconn_dprp::Half,
-        _: IpAddr,
-        _: bool,
-        _: &[(Flow, u32)],
-    ) -> Vec<Result<(), KernelError>> {
+    fn prepare(&mut self, _: Half, _: IpAddr, _: bool, _: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
         Vec::new()
     }
-    fn commit(&mut self, _: mobconn_dprp::Half, _: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+    fn commit(&mut self, _: Half, _: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
         Vec::new()
     }
-    fn abort(&mut self, _: mobconn_dprp::Half, _: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
+    fn abort(&mut self, _: Half, _: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
         Vec::new()
     }
 }
 
 /// What a host with this group key says first to another one.
-fn hello(like: &Config, group: GroupKey, to: IpAddr) -> Option<Vec<u8>> {
+fn hello(group: GroupKey, to: IpAddr) -> Option<Vec<u8>> {
     let mut config = Config::new(HostKey::from_bytes(&[0xee; 32]), group);
     config.mobile = true;
-    config.targets.clone_from(&like.targets);
     config.targets = vec!["0.0.0.0/0".parse().ok()?, "::/0".parse().ok()?];
     let now = Instant::from_micros(0);
     let mut endpoint = Endpoint::new(config, ChaCha20Rng::seed_from_u64(7), now).ok()?;
     let local = SocketAddr::new(net::address(STRANGERS, 1, to.is_ipv6()), 40_000);
     let flow = Flow { local, remote: SocketAddr::new(to, 22), protocol: Protocol::Tcp };
-    endpoint.handle_event(now, Event::Flows(vec![(flow, 1)]), &mut None);
+    endpoint.handle_event(now, Event::Flows(vec![(flow, 1)]), &mut Empty);
     endpoint.poll_transmit().map(|transmit| transmit.data)
 }
 
@@ -71,7 +66,7 @@ impl World {
         if self.strangers.hellos.is_empty() {
             let config = &self.hosts[h].kind.config;
             let groups = config.group_keys.iter().cloned().take(1).chain([GroupKey::from_bytes(&[0x43; 32])]);
-            self.strangers.hellos = groups.filter_map(|group| hello(config, group, to)).collect();
+            self.strangers.hellos = groups.filter_map(|group| hello(group, to)).collect();
         }
         let random = self.hosts[h].random();
         let [a, b, c, d, ..] = random.to_be_bytes();
