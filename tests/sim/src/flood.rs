@@ -65,7 +65,7 @@ impl World {
         let Some(to) = self.hosts[h].addresses().first().copied() else { return };
         if self.strangers.hellos.is_empty() {
             let config = &self.hosts[h].kind.config;
-            let groups = config.group_keys.iter().cloned().take(1).chain([GroupKey::from_bytes(&[0x43; 32])]);
+            let groups = config.group_keys.iter().take(1).cloned().chain([GroupKey::from_bytes(&[0x43; 32])]);
             self.strangers.hellos = groups.filter_map(|group| hello(group, to)).collect();
         }
         let random = self.hosts[h].random();
