@@ -12,7 +12,11 @@ make_jail mobile
 for card in vtnet0 vtnet1; do ifconfig $card vnet mobile; done
 cp /etc/resolv.conf "$work/resolv.conf" 2>/dev/null
 undo() {
-	for card in vtnet0 vtnet1; do ifconfig $card -vnet mobile; done
+	for card in vtnet0 vtnet1; do
+		# A card that is up keeps hundreds of mbufs to receive into.
+		in_mobile ifconfig $card down
+		ifconfig $card -vnet mobile
+	done
 	if [ -f "$work/resolv.conf" ]; then cp "$work/resolv.conf" /etc/resolv.conf; else rm -f /etc/resolv.conf; fi
 }
 echo 'nameserver 10.3.0.53' >/etc/resolv.conf
