@@ -13,6 +13,8 @@ ifconfig vtnet1 inet 10.2.0.1/24 up
 ifconfig lo1 create 2>/dev/null
 ifconfig lo1 inet $far4/32 up
 undo() {
+	# What hands out the key outlives the loop around it.
+	pkill -f 'nc -N -l 10.1.0.1 9999'
 	for pid in $(cat /var/run/mountd.pid /var/run/rpcbind.pid 2>/dev/null); do kill "$pid" 2>/dev/null; done
 	killall nfsd 2>/dev/null
 	sleep 1
