@@ -20,7 +20,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-const MAGIC: &[u8; 16] = b"mobconn claims\0\x01";
+pub(crate) const MAGIC: &[u8; 16] = b"mobconn claims\0\x01";
 /// Numbers of claims that may have been used after the last snapshot was taken.
 const SKIPPED: u32 = 1 << 18;
 /// Associations are made anew within this time after a restart.

@@ -8,7 +8,7 @@ use mobconn_dprp::{
 use mobconn_engine::{Address, Control, Engine, Other, Prepare, Side, TableError, Version};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -59,8 +59,25 @@ enum Step {
         at: bool,
         times: u8,
     },
-    /// The daemon begins anew.
-    Restart(bool),
+    /// The daemon begins anew, with what it knew or without.
+    Restart {
+        at: bool,
+        remembers: bool,
+    },
+    /// The resolver says where a host is, rightly or not.
+    Resolve {
+        at: bool,
+        of: bool,
+        addresses: [u8; 2],
+    },
+    /// Somebody has changed what the daemon wrote down.
+    Spoil {
+        at: bool,
+        byte: u16,
+        value: u8,
+        length: u16,
+        sound: bool,
+    },
 }
 
 /// One host.
@@ -77,6 +94,14 @@ struct Kernel {
     engine: Engine,
     control: Control,
     refuse: u8,
+}
+
+/// The boot that all of it happens in.
+const BOOT: &[u8] = b"boot";
+
+/// The name of a host.
+fn name(second: bool) -> String {
+    format!("host{}.example.org", u8::from(second))
 }
 
 fn address(number: u8) -> IpAddr {
@@ -118,6 +143,13 @@ fn flow_of(side: &Side) -> Flow {
 }
 
 impl Kernel {
+    fn new(number: u8) -> Self {
+        let key = core::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i as u64 * 2 + u64::from(number)));
+        let config = mobconn_engine::Config { capacity: 64, key };
+        let (engine, control) = mobconn_engine::new(&config).expect("a capacity in range");
+        Self { connections: BTreeMap::new(), engine, control, refuse: 0 }
+    }
+
     fn each(
         &mut self,
         moves: &[(Flow, u32)],
@@ -206,14 +238,10 @@ impl World {
         let node = |number: u8, seed: &mut u64| {
             let mut config = Config::new(HostKey::from_bytes(&[number + 1; 32]), GroupKey::from_bytes(&[0x77; 32]));
             config.mobile = number == 0;
+            config.name = name(number != 0);
             config.targets = vec!["192.0.2.0/24".parse::<Prefix>().expect("a prefix")];
             let endpoint = Endpoint::new(config.clone(), rng(seed), Instant::default()).expect("a good configuration");
-            let key =
-                core::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i as u64 * 2 + u64::from(number)));
-            let config_of = mobconn_engine::Config { capacity: 64, key };
-            let (engine, control) = mobconn_engine::new(&config_of).expect("a capacity in range");
-            let kernel = Kernel { connections: BTreeMap::new(), engine, control, refuse: 0 };
-            Node { endpoint, kernel, address: number * 100, config }
+            Node { endpoint, kernel: Kernel::new(number), address: number * 100, config }
         };
         let nodes = [node(0, &mut seed), node(1, &mut seed)];
         Self { now: 1_000_000, seed, nodes, under_way: Vec::new(), instances: 1 }
@@ -231,6 +259,9 @@ impl World {
                 self.under_way.push((SocketAddr::new(from, mobconn_dprp::PORT), transmit));
             }
             while node.endpoint.poll_notice().is_some() {}
+            while let Some(query) = node.endpoint.poll_query() {
+                assert!([name(false), name(true)].contains(&query), "a name that nobody has");
+            }
             assert_eq!(node.kernel.control.is_empty(), node.kernel.engine.is_empty());
         }
         let more = self.under_way.len().saturating_sub(UNDER_WAY);
@@ -283,6 +314,55 @@ impl World {
                 return;
             }
             node.kernel.connections.insert(flow, self.instances);
+        }
+    }
+
+    fn restart(&mut self, at: usize, remembers: bool) {
+        let (now, rng) = (self.instant(), rng(&mut self.seed));
+        let node = &mut self.nodes[at];
+        node.config.generation = node.kernel.control.local_generation();
+        let memory = node.endpoint.snapshot(BOOT);
+        node.endpoint = if remembers {
+            Endpoint::restore(node.config.clone(), rng, now, BOOT, &memory).expect("what it wrote itself")
+        } else {
+            Endpoint::new(node.config.clone(), rng, now).expect("a good configuration")
+        };
+        assert!(!remembers || node.endpoint.snapshot(BOOT).len() == memory.len(), "something was forgotten");
+        self.look(at);
+        // The daemon takes up what it finds prepared in the kernel.
+        let Kernel { engine, control, .. } = &self.nodes[at].kernel;
+        let (mut cursor, mut unfinished) = (0, BTreeSet::new());
+        while let Some(binding) = control.next(engine, cursor) {
+            cursor = binding.id;
+            if let Other::Pending { address, hold, .. } = binding.local.other {
+                unfinished.insert((ip(&binding.wire.local), ip(&address), !hold));
+            }
+        }
+        for (old, new, old_usable) in unfinished {
+            if new == address(self.nodes[at].address) {
+                self.event(at, Event::Move { old, new, old_usable });
+            }
+        }
+    }
+
+    /// A daemon that finds this says what is wrong with it, or works with it; never anything else.
+    fn spoil(&mut self, at: usize, byte: usize, value: u8, length: usize, sound: bool) {
+        let (now, rng) = (self.instant(), rng(&mut self.seed));
+        let node = &self.nodes[at];
+        let mut memory = node.endpoint.snapshot(BOOT);
+        let end = memory.len();
+        if let Some(byte) = memory.get_mut(byte % end.max(1)) {
+            *byte = value;
+        }
+        memory.truncate(length.max(1));
+        if sound {
+            mobconn_dprp::fuzz::repair(&mut memory);
+        }
+        if let Ok(mut endpoint) = Endpoint::restore(node.config.clone(), rng, now, BOOT, &memory) {
+            let mut kernel = Kernel::new(9);
+            endpoint.handle_event(now, Event::Flows(Vec::new()), &mut kernel);
+            endpoint.handle_timeout(now.after(Duration::from_secs(3600)), &mut kernel);
+            let _ = endpoint.snapshot(BOOT);
         }
     }
 
@@ -360,13 +440,13 @@ impl World {
                 self.event(node, Event::Move { old, new, old_usable: *old_usable });
             }
             Step::Refuse { at, times } => self.nodes[usize::from(*at)].kernel.refuse = *times,
-            Step::Restart(who) => {
-                let now = self.instant();
-                let rng = rng(&mut self.seed);
-                let node = &mut self.nodes[usize::from(*who)];
-                node.config.generation = node.kernel.control.local_generation();
-                node.endpoint = Endpoint::new(node.config.clone(), rng, now).expect("a good configuration");
-                self.look(usize::from(*who));
+            Step::Restart { at, remembers } => self.restart(usize::from(*at), *remembers),
+            Step::Resolve { at, of, addresses } => {
+                let addresses = addresses.iter().map(|number| address(*number)).collect();
+                self.event(usize::from(*at), Event::Resolved { name: name(*of), addresses });
+            }
+            Step::Spoil { at, byte, value, length, sound } => {
+                self.spoil(usize::from(*at), usize::from(*byte), *value, usize::from(*length), *sound);
             }
         }
         self.check();
