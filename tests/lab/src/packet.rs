@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// UDP port of DPRP.
 pub const DPRP_PORT: u16 = 9434;
+/// Port of name servers.
+pub const DNS_PORT: u16 = 53;
 
 /// Transport of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,7 +94,9 @@ impl View {
     #[must_use]
     pub fn is_dns_update(&self, packet: &[u8]) -> bool {
         let flags = packet.get(self.payload + 2).filter(|_| self.length >= 12);
-        self.transport == Transport::Udp && self.destination.port() == 53 && flags.is_some_and(|flags| flags >> 3 == 5)
+        self.transport == Transport::Udp
+            && self.destination.port() == DNS_PORT
+            && flags.is_some_and(|flags| flags >> 3 == 5)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What crosses the cables, as an observer beside the road sees it.
 
 use crate::error::{Error, Result};
-use crate::packet::View;
+use crate::packet::{DNS_PORT, View};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -69,7 +69,8 @@ impl Resumption {
 /// Everything seen so far.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Segments with RST, described.
+    /// Segments with RST, described; but of questions to name servers, which who asks gives up before they are
+    /// answered when it has something newer to ask.
     pub resets: Vec<String>,
     /// Messages of DPRP.
     pub messages: Vec<Message>,
@@ -140,7 +141,7 @@ impl Watch {
         if way == Way::Down {
             return;
         }
-        if view.is_reset() {
+        if view.is_reset() && view.destination.port() != DNS_PORT {
             self.resets.push(view.to_string());
         }
         let message = || Message {
