@@ -4,6 +4,8 @@
 //! flows at the new address, the mover sends from there at once: it is *ahead*.
 //! That holds for a while only, shorter than the peer keeps accepting; without
 //! a commit until then the flows are held again and the peer is asked anew.
+//! Nor does a challenge count that may answer a Move of long ago: then the
+//! commit decides.
 
 use crate::association::Peer;
 use crate::endpoint::{Arrival, Endpoint};

@@ -62,6 +62,8 @@ pub(crate) struct Moving {
     commit: Option<Commit>,
     /// When Move itself was last sent.
     pub(crate) asked: Instant,
+    /// The first time that it was, of those to which the next challenge may be the answer.
+    pub(crate) unanswered: Option<Instant>,
     /// The flows are sent from the new address, at the latest until then.
     pub(crate) ahead_until: Option<Instant>,
     /// When they were first sent from there.
@@ -315,6 +317,7 @@ impl Endpoint {
                     refused: 0,
                     commit: None,
                     asked: now,
+                    unanswered: None,
                     ahead_until: None,
                     resumed: None,
                     late: BTreeSet::new(),
@@ -434,6 +437,7 @@ impl Endpoint {
         let (path, message) = (moving.path, moving.message(number));
         if matches!(message, Message::Move(_)) {
             moving.asked = now;
+            moving.unanswered.get_or_insert(now);
         }
         let wait = jittered(doubled(first, moving.tries, timers.retry_cap), &mut *self.rng);
         let unknown = peer.channels.is_empty();
@@ -511,8 +515,10 @@ impl Endpoint {
         moving.token = Some(token);
         moving.refused = refused;
         moving.tries = 0;
+        let asked = moving.unanswered.take();
+        let is_recent = asked.is_none_or(|asked| arrival.now.since(asked) < self.config.timers.pending / 2);
         self.reply(arrival, &Message::MoveResponse { number, token });
-        if refused == 0 {
+        if refused == 0 && is_recent {
             self.go_ahead(arrival, number, host);
         }
         let timers = self.config.timers;

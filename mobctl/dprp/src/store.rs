@@ -120,7 +120,9 @@ impl Endpoint {
         w.many(self.relocations.iter(), |w, relocation| {
             w.address(relocation.old).address(relocation.new).u8(relocation.old_usable.into());
         });
-        let peers: Vec<&Peer> = self.peers.all.values().map(Box::as_ref).filter(|peer| !peer.is_idle()).collect();
+        // A claim of which it is not sure that the peer let it go is a tie, too.
+        let is_tied = |peer: &&Peer| !peer.is_idle() || !peer.claimant.releasing.is_empty();
+        let peers: Vec<&Peer> = self.peers.all.values().map(Box::as_ref).filter(is_tied).collect();
         w.many(peers.into_iter(), |w, peer| self.write_peer(w, peer));
         let mut all = Writer(Vec::with_capacity(body.0.len().saturating_add(20)));
         all.bytes(MAGIC).u32(crc32(&body.0)).bytes(&body.0);
