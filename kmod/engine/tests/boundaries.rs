@@ -188,3 +188,22 @@ fn everything_is_found_in_a_crowded_table() {
 }
 
 const STRAY: Verdict = Verdict::Drop(DropReason::Stray);
+
+/// A sum that comes out as nothing would say that there is none (RFC 768).
+#[test]
+fn a_udp_checksum_is_never_written_as_zero() {
+    for (stack, wire) in [V4, V6] {
+        let udp = |text: &str| side(&text.replace("tcp", "udp"));
+        let (engine, mut control) = engine(4);
+        let (stack, wire) = (udp(stack), udp(wire));
+        control.add(&engine, &stack, &wire, 1).unwrap();
+        let field = if stack.version == Version::V4 { 26..28 } else { 46..48 };
+        // What the sum lacks, so that it becomes nothing.
+        let payload = outgoing(&wire, "", &[0, 0])[field.clone()].to_vec();
+        let expected = outgoing(&wire, "", &payload);
+        assert_eq!(expected[field], [0xff, 0xff]);
+        let mut packet = Bytes::new(outgoing(&stack, "", &payload));
+        assert_eq!(engine.output(&mut packet, stack.version, 1), Verdict::Translated);
+        assert_eq!(packet.bytes, expected);
+    }
+}
