@@ -116,11 +116,10 @@ fn fire(table: &Table, error: &Message) {
     judge_error(&bytes, &packet.bytes, !error.received);
     assert!(!error.nested, "an error about an error");
     // A whole checksum field, or none: of half a field nothing right can be said.
-    let bindings = table.bindings();
     let other = if error.received {
-        bindings.iter().find(|binding| binding.wire == side).map(|binding| binding.stack)
+        table.control.get_by_wire(&table.engine, &side).map(|owner| owner.stack)
     } else {
-        bindings.iter().find(|binding| binding.stack == side).map(|binding| binding.wire)
+        table.control.get(&table.engine, &side).map(|binding| binding.wire)
     };
     let Some(other) = other else { return };
     let quoted = packet.bytes.len().saturating_sub(built.len().saturating_sub(usize::from(error.length)));
