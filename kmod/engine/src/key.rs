@@ -164,10 +164,9 @@ fn words(address: &Address) -> (u64, u64) {
     ((word >> 64) as u64, word as u64)
 }
 
-/// A universal hash: NH (as in UMAC, RFC 4418 section 5.2, with 64-bit words),
-/// and its 128 bits times two odd numbers. Who does not know the secret cannot
-/// choose keys that collide in the upper 40 bits more often than once in 2^38,
-/// whatever he sends. The bits below are worse.
+/// A universal hash (NH, as in UMAC, RFC 4418 section 5.2, with 64-bit words):
+/// who does not know the secret cannot choose keys that collide more often
+/// than chance, whatever he sends.
 pub(crate) struct Hasher {
     // Not of `sync`: it changes only while the table is empty, and a look-up under another key finds nothing.
     key: [AtomicU64; 8],
@@ -200,8 +199,12 @@ impl Hasher {
             let rest = product(b, load(k2), c, load(k3)).wrapping_add(product(d, load(k4), 0, load(k5)));
             sum = sum.wrapping_add(rest);
         }
-        let (low, high) = (sum as u64, (sum >> 64) as u64);
-        low.wrapping_mul(load(k6) | 1).wrapping_add(high.wrapping_mul(load(k7) | 1))
+        // Bucket and tag are taken from a part of the bits, and NH alone maps
+        // ports in a row to hashes in a row, which crowd some buckets: mix once
+        // more under the key.
+        let folded = (sum as u64) ^ ((sum >> 64) as u64).wrapping_mul(load(k6) | 1);
+        let mixed = u128::from(folded ^ load(k7)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed as u64) ^ ((mixed >> 64) as u64)
     }
 }
 

@@ -608,8 +608,8 @@ const fn shift(place: usize) -> u32 {
     (place as u32 & 7) << 3
 }
 
-/// A tag is never 0. The bucket comes from the highest bits of the hash, the
-/// tag from those below: see `Hasher::hash` for which are good.
+/// A tag is never 0. The bucket comes from the upper half of the hash, the tag
+/// from bits below.
 #[inline(always)]
 fn tag(hash: u64) -> u8 {
     ((hash >> 24) as u8).max(1)

@@ -207,3 +207,21 @@ fn a_udp_checksum_is_never_written_as_zero() {
         assert_eq!(packet.bytes, expected);
     }
 }
+
+/// Ports in a row, as clients use them, crowd no part of the table, whatever its secret: all can be in it and move.
+#[test]
+fn ports_in_a_row_fill_a_table() {
+    const FLOWS: u16 = 2000;
+    for secret in 0..24_u64 {
+        let key =
+            core::array::from_fn(|i| (8 * secret + i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23));
+        let (engine, mut control) = new(&Config { capacity: FLOWS.into(), key }).unwrap();
+        for nth in 0..FLOWS {
+            let [stack, wire] = [V4.0, V4.1].map(|text| Side { local_port: 20_000 + nth, ..side(text) });
+            control.add(&engine, &stack, &wire, 1).unwrap();
+            let prepare = Prepare { half: Half::Local, new: ip("10.3.0.2"), generation: 1, hold: false, take: false };
+            let done = control.prepare(&engine, &stack, &prepare, |_| false, 1);
+            assert!(done.is_ok(), "secret {secret}, flow {nth}: {done:?}");
+        }
+    }
+}
