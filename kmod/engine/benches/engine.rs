@@ -130,7 +130,7 @@ impl Jump {
     #[inline(always)]
     fn next(&mut self, below: u32) -> u32 {
         self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (u64::from(self.0) * u64::from(below) >> 32) as u32
+        ((u64::from(self.0) * u64::from(below)) >> 32) as u32
     }
 }
 
@@ -408,7 +408,7 @@ fn churn(report: &mut Report, engine: &Engine, control: &mut Control, flows: u32
     // Each place is another flow's five times; in the end they are those that are measured.
     for round in 1..=5 {
         for flow in 0..flows {
-            let from = |round: u32| flow + if round % 5 == 0 { 0 } else { round * flows };
+            let from = |round: u32| flow + if round.is_multiple_of(5) { 0 } else { round * flows };
             control.delete(engine, &side(from(round - 1), OWN, v6)).unwrap();
             add(control, from(round));
         }
