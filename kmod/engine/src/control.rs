@@ -174,17 +174,19 @@ impl Control {
         now: u32,
     ) -> Result<(), TableError> {
         let Prepare { half, new, generation, hold, take } = *prepare;
+        if generation == 0 || !stack.is_usable() {
+            return Err(TableError::Invalid);
+        }
         let key = Key::new(stack);
         let known = self.find(engine, &key);
         let mut changed = match &known {
             Some((_, shape)) => *shape,
-            None if !stack.is_usable() => return Err(TableError::Invalid),
             // Somebody else may have taken its wire side while it had no binding.
             None => Shape::new(&key, &key).with_flag(LOST, engine.owner(&key, None).is_some()),
         };
         let address = new.slot(half, key.is_v6());
         let leads_to_itself = changed.content.wire_with(half, address).meets_itself();
-        if generation == 0 || !new.is_usable(stack.version) || leads_to_itself {
+        if !new.is_usable(stack.version) || leads_to_itself {
             return Err(TableError::Invalid);
         }
         match changed.second(half) {
@@ -291,11 +293,10 @@ impl Control {
     pub fn flush(&mut self, engine: &Engine) -> u32 {
         let count = self.flows.len();
         let mut from = 0;
-        while let Some((flow, cold)) = self.flows.next(from) {
+        while let Some((flow, _)) = self.flows.next(from) {
             from = flow.saturating_add(1);
-            let cold = *cold;
-            if let Some(content) = engine.table.content(flow) {
-                self.remove(engine, flow, &Shape { content, cold });
+            if let Some(shape) = self.shape_of(engine, flow) {
+                self.remove(engine, flow, &shape);
             }
         }
         count
@@ -322,7 +323,7 @@ impl Control {
 
     /// Makes binding `owner` accept `side` no more.
     pub(crate) fn take(&mut self, engine: &Engine, owner: u32, side: &Key) {
-        let Some(shape) = engine.table.content(owner).and_then(|content| self.shape(owner, content)) else { return };
+        let Some(shape) = self.shape_of(engine, owner) else { return };
         // What it has just given up for another side may have been why it accepted this one.
         if !shape.content.accepts(side) {
             return;
@@ -334,6 +335,10 @@ impl Control {
         // It takes entries away only, so it cannot fail.
         let _ = self.change(engine, owner, &shape, &changed);
         self.tell(engine, owner, if changed.is_lost() { What::Lost } else { What::GraceEnded });
+    }
+
+    pub(crate) fn shape_of(&self, engine: &Engine, flow: u32) -> Option<Shape> {
+        self.shape(flow, engine.table.content(flow)?)
     }
 
     /// A record's content, and what it leaves out.

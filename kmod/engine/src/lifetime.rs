@@ -53,9 +53,7 @@ impl Control {
             let Some((flow, cold)) = self.flows.next(from) else { return expired };
             from = flow.saturating_add(1);
             let created = cold.created;
-            let Some(shape) = engine.table.content(flow).and_then(|content| self.shape(flow, content)) else {
-                continue;
-            };
+            let Some(shape) = self.shape_of(engine, flow) else { continue };
             let stack = || shape.content.stack.side();
             let mut changed = shape;
             let mut ended = 0_u32;

@@ -5,9 +5,6 @@ use super::world::*;
 use crate::{Flow, MoveRefusal, News};
 use std::net::IpAddr;
 
-/// Length of a response, and of a whole commit without refusals.
-const RESPONSE: usize = 53;
-const COMMIT: usize = 42;
 /// How long the peer keeps accepting without hearing anything.
 const PENDING: u32 = 20;
 

@@ -3,10 +3,6 @@
 use super::world::*;
 use crate::{Flow, News};
 
-/// Lengths of a response, and of a whole commit without refusals.
-const RESPONSE: usize = 53;
-const COMMIT: usize = 42;
-
 /// Whether both addresses are accepted by node 0 as its own, and by node 1 as those of node 0.
 fn accepted(world: &World, flow: &Flow, addresses: [&str; 2]) -> [bool; 2] {
     let (near, far) = (world.nodes[0].kernel.binding(flow), world.nodes[1].kernel.binding(&flow.mirrored()));

@@ -13,6 +13,9 @@ use std::time::Duration;
 pub(crate) const BOOT: &[u8] = b"boot";
 pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// Lengths of a MoveResponse, and of a whole MoveCommit without refusals.
+pub(crate) const RESPONSE: usize = 53;
+pub(crate) const COMMIT: usize = 42;
 
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
