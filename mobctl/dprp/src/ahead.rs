@@ -8,7 +8,7 @@
 //! commit decides.
 
 use crate::association::Peer;
-use crate::endpoint::{Arrival, Endpoint};
+use crate::endpoint::Endpoint;
 use crate::host::{Flow, Half, Host};
 use crate::mover::{Moving, Relocation, results, whither};
 use crate::time::Instant;
@@ -34,8 +34,7 @@ fn precede(peer: &mut Peer, number: u32, host: &mut dyn Host) {
 
 impl Endpoint {
     /// The peer accepts all flows at the new address: they are sent from there.
-    pub(crate) fn go_ahead(&mut self, arrival: Arrival, number: u32, host: &mut dyn Host) {
-        let (id, now) = (arrival.peer, arrival.now);
+    pub(crate) fn go_ahead(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
         let lease = self.lease();
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(moving) = peer.moves.get_mut(&number) else { return };

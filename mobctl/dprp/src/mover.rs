@@ -16,6 +16,7 @@ use crate::time::Instant;
 use crate::timer::{PeerId, Timer, doubled, jittered};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Moves in progress towards one peer.
 const MOVES_MAX: usize = 8;
@@ -59,6 +60,8 @@ pub(crate) struct Moving {
     former: Option<Former>,
     /// How many of the flows the peer's challenge left out.
     pub(crate) refused: u32,
+    /// It left out none, and was no late one: the peer accepts the flows at the new address.
+    accepted: bool,
     commit: Option<Commit>,
     /// When Move itself was last sent.
     pub(crate) asked: Instant,
@@ -81,6 +84,11 @@ struct Commit {
 }
 
 impl Moving {
+    /// Whether the peer accepts all of it at `new` already, so that `old` may go.
+    fn goes_on(&self, now: Instant, old: IpAddr, new: IpAddr, lease: Duration) -> bool {
+        self.accepted && self.old == old && self.path.local == new && now.since(self.asked) <= lease
+    }
+
     fn message(&self, number: u32) -> Message {
         // Mostly the response, but the peer may have forgotten that it asked.
         match self.token {
@@ -196,12 +204,20 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(id) else { return };
         // Flows that are there, and flows that are on their way: whether to hold them, and the move that is not complete.
         let (mut there, mut heading) = (BTreeSet::new(), BTreeMap::<(bool, Option<u32>), BTreeSet<u32>>::new());
+        // Moves of such flows to `new` that need the old address no more.
+        let mut prepared = BTreeSet::new();
         let claims = peer.claimant.there().into_iter().flat_map(|claimant| claimant.confirmed.iter_mut());
         for (number, claim) in claims {
             let moving = claim.moving.and_then(|moving| peer.moves.get(&moving));
             let heads = moving.is_some_and(|moving| moving.path.local == old);
             if claim.at == old && !claim.ahead {
-                there.insert(*number);
+                match claim
+                    .moving
+                    .filter(|_| !old_usable && moving.is_some_and(|moving| moving.goes_on(now, old, new, lease)))
+                {
+                    Some(moving) => _ = prepared.insert(moving),
+                    None => _ = there.insert(*number),
+                }
             } else if claim.at == old || heads {
                 let hold = match moving {
                     // Sent from `old` by now, as long as the peer is known to accept that.
@@ -221,7 +237,7 @@ impl Endpoint {
             claim.stuck = false;
             claim.again = false;
         }
-        let nothing = there.is_empty() && heading.is_empty();
+        let nothing = there.is_empty() && heading.is_empty() && prepared.is_empty();
         if !nothing {
             peer.claimant.agains = 0;
         }
@@ -235,6 +251,12 @@ impl Endpoint {
         }
         for ((hold, former), ids) in heading {
             self.start_moves(now, id, Relocation { old_usable: !hold, ..relocation }, former, ids, host);
+        }
+        for number in prepared {
+            if let Some(moving) = self.peers.get_mut(id).and_then(|peer| peer.moves.get_mut(&number)) {
+                moving.hold = true;
+                self.go_ahead(now, id, number, host);
+            }
         }
     }
 
@@ -315,6 +337,7 @@ impl Endpoint {
                     token: None,
                     former,
                     refused: 0,
+                    accepted: false,
                     commit: None,
                     asked: now,
                     unanswered: None,
@@ -483,6 +506,7 @@ impl Endpoint {
         for moving in peer.moves.values_mut() {
             moving.tries = 0;
             moving.token = None;
+            moving.accepted = false;
         }
         let numbers: Vec<(u32, bool)> =
             peer.moves.iter().map(|(number, moving)| (*number, moving.ahead_until.is_some())).collect();
@@ -517,9 +541,11 @@ impl Endpoint {
         moving.tries = 0;
         let asked = moving.unanswered.take();
         let is_recent = asked.is_none_or(|asked| arrival.now.since(asked) < self.config.timers.pending / 2);
+        moving.accepted = refused == 0 && is_recent;
+        let accepted = moving.accepted;
         self.reply(arrival, &Message::MoveResponse { number, token });
-        if refused == 0 && is_recent {
-            self.go_ahead(arrival, number, host);
+        if accepted {
+            self.go_ahead(arrival.now, arrival.peer, number, host);
         }
         let timers = self.config.timers;
         let first = self.peers.get(arrival.peer).map_or(timers.retry, |peer| peer.round_trip.timeout(timers.retry));
@@ -680,6 +706,7 @@ impl Endpoint {
         moving.selection = selection;
         moving.tries = 0;
         moving.token = None;
+        moving.accepted = false;
         self.send_move(now, id, number);
         if !left.is_empty() {
             self.start_moves(now, id, Relocation { old, new, old_usable }, None, left, host);
