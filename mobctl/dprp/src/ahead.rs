@@ -8,7 +8,7 @@
 //! commit decides.
 
 use crate::association::Peer;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Arrival, Endpoint};
 use crate::host::{Flow, Half, Host};
 use crate::mover::{Moving, Relocation, results, whither};
 use crate::time::Instant;
@@ -34,7 +34,8 @@ fn precede(peer: &mut Peer, number: u32, host: &mut dyn Host) {
 
 impl Endpoint {
     /// The peer accepts all flows at the new address: they are sent from there.
-    pub(crate) fn go_ahead(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
+    pub(crate) fn go_ahead(&mut self, arrival: Arrival, number: u32, host: &mut dyn Host) {
+        let (id, now) = (arrival.peer, arrival.now);
         let lease = self.lease();
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(moving) = peer.moves.get_mut(&number) else { return };
@@ -56,7 +57,7 @@ impl Endpoint {
     pub(crate) fn catch_up(&mut self, id: PeerId, address: IpAddr, host: &mut dyn Host) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let answered =
-            |moving: &Moving| moving.path.local == address && moving.token.is_some() && moving.ahead_until.is_none();
+            |moving: &Moving| moving.path.local == address && moving.is_answered() && moving.ahead_until.is_none();
         let numbers: Vec<u32> =
             peer.moves.iter().filter(|(_, moving)| answered(moving)).map(|(number, _)| *number).collect();
         for number in numbers {

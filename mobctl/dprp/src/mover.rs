@@ -16,7 +16,6 @@ use crate::time::Instant;
 use crate::timer::{PeerId, Timer, doubled, jittered};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
 /// Moves in progress towards one peer.
 const MOVES_MAX: usize = 8;
@@ -56,12 +55,10 @@ pub(crate) struct Moving {
     pub(crate) tries: u32,
     pub(crate) doubt: bool,
     pub(crate) token: Option<Token>,
-    /// The move before, if the peer's challenge of it came and its commit did not.
-    former: Option<Former>,
+    /// The last move before whose challenge came and whose commit did not, and the address where it led.
+    former: Option<(Former, IpAddr)>,
     /// How many of the flows the peer's challenge left out.
     pub(crate) refused: u32,
-    /// It left out none, and was no late one: the peer accepts the flows at the new address.
-    accepted: bool,
     commit: Option<Commit>,
     /// When Move itself was last sent.
     pub(crate) asked: Instant,
@@ -84,9 +81,14 @@ struct Commit {
 }
 
 impl Moving {
-    /// Whether the peer accepts all of it at `new` already, so that `old` may go.
-    fn goes_on(&self, now: Instant, old: IpAddr, new: IpAddr, lease: Duration) -> bool {
-        self.accepted && self.old == old && self.path.local == new && now.since(self.asked) <= lease
+    /// The last move whose challenge came, this one or its former, and the address where it led.
+    fn answered(&self, number: u32) -> Option<(Former, IpAddr)> {
+        self.token.map(|token| (Former { number, token }, self.path.local)).or(self.former)
+    }
+
+    /// Whether the peer sends these flows to the new address, or will when it reads what was sent to it.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered(0).is_some_and(|(_, address)| address == self.path.local)
     }
 
     fn message(&self, number: u32) -> Message {
@@ -98,7 +100,7 @@ impl Moving {
                 old_usable: !self.hold,
                 old: self.old,
                 new: self.path.local,
-                former: self.former,
+                former: self.former.map(|(former, _)| former),
                 selection: self.selection.clone(),
             }),
         }
@@ -203,26 +205,22 @@ impl Endpoint {
         let lease = self.lease();
         let Some(peer) = self.peers.get_mut(id) else { return };
         // Flows that are there, and flows that are on their way: whether to hold them, and the move that is not complete.
-        let (mut there, mut heading) = (BTreeSet::new(), BTreeMap::<(bool, Option<u32>), BTreeSet<u32>>::new());
-        // Moves of such flows to `new` that need the old address no more.
-        let mut prepared = BTreeSet::new();
+        let mut there = BTreeMap::<Option<u32>, BTreeSet<u32>>::new();
+        let mut heading = BTreeMap::<(bool, Option<u32>), BTreeSet<u32>>::new();
         let claims = peer.claimant.there().into_iter().flat_map(|claimant| claimant.confirmed.iter_mut());
         for (number, claim) in claims {
             let moving = claim.moving.and_then(|moving| peer.moves.get(&moving));
             let heads = moving.is_some_and(|moving| moving.path.local == old);
             if claim.at == old && !claim.ahead {
-                match claim
-                    .moving
-                    .filter(|_| !old_usable && moving.is_some_and(|moving| moving.goes_on(now, old, new, lease)))
-                {
-                    Some(moving) => _ = prepared.insert(moving),
-                    None => _ = there.insert(*number),
-                }
+                // The old address goes while its move is on its way.
+                let former = claim.moving.filter(|_| moving.is_some_and(|moving| moving.path.local == new));
+                there.entry(former).or_default().insert(*number);
             } else if claim.at == old || heads {
                 let hold = match moving {
                     // Sent from `old` by now, as long as the peer is known to accept that.
                     Some(moving) if heads && claim.ahead => {
-                        !old_usable || moving.refused != 0 || now.since(moving.asked) > lease
+                        let late = now.since(moving.asked) > lease;
+                        !old_usable || moving.token.is_none() || moving.refused != 0 || late
                     }
                     // They keep to the path that they use.
                     Some(moving) if heads => moving.hold,
@@ -237,7 +235,7 @@ impl Endpoint {
             claim.stuck = false;
             claim.again = false;
         }
-        let nothing = there.is_empty() && heading.is_empty() && prepared.is_empty();
+        let nothing = there.is_empty() && heading.is_empty();
         if !nothing {
             peer.claimant.agains = 0;
         }
@@ -246,17 +244,14 @@ impl Endpoint {
         if !old_usable && let Some(path) = peer.path(old).filter(|path| path.local == old) {
             peer.set_path(Path { local: new, ..path });
         }
-        if address_only && self.config.mobile || !there.is_empty() {
-            self.start_moves(now, id, relocation, None, there, host);
+        if address_only && self.config.mobile {
+            self.start_moves(now, id, relocation, None, BTreeSet::new(), host);
+        }
+        for (former, ids) in there {
+            self.start_moves(now, id, relocation, former, ids, host);
         }
         for ((hold, former), ids) in heading {
             self.start_moves(now, id, Relocation { old_usable: !hold, ..relocation }, former, ids, host);
-        }
-        for number in prepared {
-            if let Some(moving) = self.peers.get_mut(id).and_then(|peer| peer.moves.get_mut(&number)) {
-                moving.hold = true;
-                self.go_ahead(now, id, number, host);
-            }
         }
     }
 
@@ -286,10 +281,7 @@ impl Endpoint {
         host: &mut dyn Host,
     ) {
         let address_only = ids.is_empty();
-        let former = former.and_then(|number| {
-            let token = self.peers.get(id)?.moves.get(&number)?.token?;
-            Some(Former { number, token })
-        });
+        let former = former.and_then(|number| self.peers.get(id)?.moves.get(&number)?.answered(number));
         let mut left = self.movable(id, ids, host);
         if left.is_empty() && !address_only {
             return;
@@ -337,7 +329,6 @@ impl Endpoint {
                     token: None,
                     former,
                     refused: 0,
-                    accepted: false,
                     commit: None,
                     asked: now,
                     unanswered: None,
@@ -506,7 +497,6 @@ impl Endpoint {
         for moving in peer.moves.values_mut() {
             moving.tries = 0;
             moving.token = None;
-            moving.accepted = false;
         }
         let numbers: Vec<(u32, bool)> =
             peer.moves.iter().map(|(number, moving)| (*number, moving.ahead_until.is_some())).collect();
@@ -541,11 +531,9 @@ impl Endpoint {
         moving.tries = 0;
         let asked = moving.unanswered.take();
         let is_recent = asked.is_none_or(|asked| arrival.now.since(asked) < self.config.timers.pending / 2);
-        moving.accepted = refused == 0 && is_recent;
-        let accepted = moving.accepted;
         self.reply(arrival, &Message::MoveResponse { number, token });
-        if accepted {
-            self.go_ahead(arrival.now, arrival.peer, number, host);
+        if refused == 0 && is_recent {
+            self.go_ahead(arrival, number, host);
         }
         let timers = self.config.timers;
         let first = self.peers.get(arrival.peer).map_or(timers.retry, |peer| peer.round_trip.timeout(timers.retry));
@@ -706,7 +694,6 @@ impl Endpoint {
         moving.selection = selection;
         moving.tries = 0;
         moving.token = None;
-        moving.accepted = false;
         self.send_move(now, id, number);
         if !left.is_empty() {
             self.start_moves(now, id, Relocation { old, new, old_usable }, None, left, host);
