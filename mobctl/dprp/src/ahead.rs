@@ -54,12 +54,16 @@ impl Endpoint {
 
     /// This host moves on from `address` before its moves there are complete. The peer commits those whose challenge came,
     /// or has done so already: so does this host, and accepts both addresses until the next move is through.
-    pub(crate) fn catch_up(&mut self, id: PeerId, address: IpAddr, host: &mut dyn Host) {
+    pub(crate) fn catch_up(&mut self, id: PeerId, address: IpAddr, new: IpAddr, usable: bool, host: &mut dyn Host) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let answered =
-            |moving: &Moving| moving.path.local == address && moving.is_answered() && moving.ahead_until.is_none();
+        let left = |moving: &Moving| {
+            let at = moving.path.local;
+            // While all its addresses work, a move is waited for.
+            at == address && (moving.hold || !usable) || moving.old == address && at != new
+        };
+        let catches_up = |moving: &Moving| left(moving) && moving.is_answered() && moving.ahead_until.is_none();
         let numbers: Vec<u32> =
-            peer.moves.iter().filter(|(_, moving)| answered(moving)).map(|(number, _)| *number).collect();
+            peer.moves.iter().filter(|(_, moving)| catches_up(moving)).map(|(number, _)| *number).collect();
         for number in numbers {
             precede(peer, number, host);
         }

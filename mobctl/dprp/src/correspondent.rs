@@ -84,6 +84,14 @@ impl Outcome {
     pub(crate) fn restored(number: u32, remote: SocketAddr, refused: Refused, now: Instant) -> Self {
         Self { number, remote, refused, failed: Vec::new(), proved: now, next: 0 }
     }
+
+    /// What the kernel did not commit is not accepted at the new address any more, nor held for it.
+    fn take_back(&mut self, host: &mut dyn Host) {
+        let failed = std::mem::take(&mut self.failed);
+        if !failed.is_empty() {
+            host.abort(Half::Remote, &failed);
+        }
+    }
 }
 
 /// What a peer claims and moves.
@@ -203,7 +211,10 @@ fn take_wire_sides(claims: &mut Few<u32, Theirs>, pending: &mut Pending, number:
             Some(theirs) if theirs.ended.is_some() || host.instance(&theirs.flow) != Some(theirs.instance) => {
                 refused.push((Range::one(claim), Refusal::Gone));
             }
-            Some(theirs) if theirs.pending.is_none() && theirs.generation < number => asked.push((claim, theirs.flow)),
+            // An earlier move may have been prepared after this one was asked for.
+            Some(theirs) if theirs.generation < number && theirs.pending.is_none_or(|pending| pending < number) => {
+                asked.push((claim, theirs.flow));
+            }
             Some(_) => refused.push((Range::one(claim), Refusal::Stale)),
             None => refused.push((Range::one(claim), Refusal::Unknown)),
         }
@@ -411,8 +422,10 @@ impl Endpoint {
             refused: usize::try_from(counted(&refused)).unwrap_or(usize::MAX),
             elapsed: now.since(pending.began),
         };
-        if peer.correspondent.outcomes.len() >= OUTCOMES_MAX {
-            peer.correspondent.outcomes.pop_front();
+        if peer.correspondent.outcomes.len() >= OUTCOMES_MAX
+            && let Some(mut outcome) = peer.correspondent.outcomes.pop_front()
+        {
+            outcome.take_back(host);
         }
         few(&mut peer.correspondent.outcomes);
         let outcome = Outcome { number, remote: pending.remote, refused, failed, proved: now, next: 0 };
@@ -475,10 +488,8 @@ impl Endpoint {
     /// The mover did not answer the challenge.
     pub(crate) fn on_pending_timer(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        if let Some(outcome) = peer.correspondent.outcomes.iter_mut().find(|outcome| outcome.number == number)
-            && !outcome.failed.is_empty()
-        {
-            host.abort(Half::Remote, &std::mem::take(&mut outcome.failed));
+        if let Some(outcome) = peer.correspondent.outcomes.iter_mut().find(|outcome| outcome.number == number) {
+            outcome.take_back(host);
         }
         if !peer.correspondent.pending.contains_key(&number) {
             // From before a restart.
@@ -528,7 +539,9 @@ impl Endpoint {
         }
         correspondent.offers.clear();
         correspondent.acknowledged.clear();
-        correspondent.outcomes.clear();
+        for mut outcome in std::mem::take(&mut correspondent.outcomes) {
+            outcome.take_back(host);
+        }
     }
 }
 

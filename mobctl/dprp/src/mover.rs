@@ -201,7 +201,7 @@ impl Endpoint {
     /// Begins the move of everything that one peer knows of at the old address.
     fn move_peer(&mut self, now: Instant, id: PeerId, relocation: Relocation, host: &mut dyn Host) {
         let Relocation { old, new, old_usable } = relocation;
-        self.catch_up(id, old, host);
+        self.catch_up(id, old, new, old_usable, host);
         let lease = self.lease();
         let Some(peer) = self.peers.get_mut(id) else { return };
         // Flows that are there, and flows that are on their way: whether to hold them, and the move that is not complete.
@@ -211,6 +211,10 @@ impl Endpoint {
         for (number, claim) in claims {
             let moving = claim.moving.and_then(|moving| peer.moves.get(&moving));
             let heads = moving.is_some_and(|moving| moving.path.local == old);
+            if old_usable && heads && moving.is_some_and(|moving| !moving.hold && moving.is_answered()) {
+                // All three addresses work, and the commit is about to come: one move after the other.
+                continue;
+            }
             if claim.at == old && !claim.ahead {
                 // The old address goes while its move is on its way.
                 let former = claim.moving.filter(|_| moving.is_some_and(|moving| moving.path.local == new));

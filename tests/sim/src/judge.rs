@@ -72,7 +72,9 @@ impl World {
             let (ours, theirs) = (self.hosts[here.host].wire(&flow), self.hosts[there.host].wire(&other));
             let at_home = [ours.local.ip(), theirs.remote.ip()].iter().all(|at| self.hosts[here.host].has(*at))
                 && [ours.remote.ip(), theirs.local.ip()].iter().all(|at| self.hosts[there.host].has(*at));
-            if !at_home {
+            let moves = self.hosts[there.host].daemon.as_ref();
+            let moves = moves.is_some_and(|daemon| daemon.endpoint.peers().any(|peer| !peer.moves.is_empty()));
+            if !at_home || moves {
                 self.excuse(id, "a daemon forgot it while it was moving");
             }
         }

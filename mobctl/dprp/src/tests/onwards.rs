@@ -41,7 +41,7 @@ fn back_home_in_doubt() {
         world.run(50 * MS);
         assert_eq!((world.wire(0, &flow).0, world.wire(1, &flow.mirrored()).1), (ip(HOME), ip(CAFE)));
         world.go(0, CAFE, back, true);
-        assert!(accepted(&world, &flow, [CAFE, back])[0], "{back}");
+        assert!(accepted(&world, &flow, [HOME, CAFE])[0], "{back}");
         world.meddle = None;
         world.run(SECOND);
         world.assert_agreed();
