@@ -27,8 +27,9 @@ in_peer route -q add default 10.1.0.1 >/dev/null
 in_peer route -q add -inet6 default 2001:db8:1::1 >/dev/null
 join mobile 1
 serve
+for v in 4 6; do spawn in_peer "$tool" push "$(at near $v)" 19; done
+listening peer 19 2
 for v in 4 6; do
-	spawn in_peer "$tool" push "$(at near $v)" 19
 	talk up$v mobile tcp "$(at old $v)" 6000 "$(at near $v)" 1000 100 1000 &
 	(in_mobile "$tool" hear "$(at old $v)" 6001 "$(at near $v)" 19 3000 >"$work/down$v" 2>"$work/down$v.err"; echo $? >"$work/down$v.status") &
 done

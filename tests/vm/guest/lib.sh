@@ -136,9 +136,16 @@ spawn() { # COMMAND...: runs beside, until the scenario ends
 	"$@" &
 	background="$background $!"
 }
+listening() { # JAIL PORT COUNT: so many sockets wait for connections there, after at most half a minute
+	listening_limit=$((30 * patience))
+	while [ "$(jexec "$1" sockstat -46lq -P tcp -p "$2" | wc -l)" -lt "$3" ] && [ $listening_limit -gt 0 ]; do
+		sleep 1
+		listening_limit=$((listening_limit - 1))
+	done
+}
 serve() { # at the peer, port 7: what sends back what comes
 	for v in 4 6; do spawn in_peer "$tool" echo "$(at far $v)" 7; done
-	until in_peer sockstat -46 -l -p 7 | grep -q 'tcp6'; do sleep 0.2; done
+	listening peer 7 2
 }
 talk() { # NAME JAIL tcp|udp LOCAL PORT FAR COUNT INTERVAL SIZE: messages there and back, each checked and timed
 	name=$1 jail=$2 protocol=$3
