@@ -88,3 +88,37 @@ fn the_old_address_goes_between_challenge_and_commit() {
     world.assert_agreed();
     assert_eq!(world.wire(1, &flow.mirrored()).1, ip(HOME));
 }
+
+/// The old address goes, and the host is in a third network at once: the peer may have committed the second one, which works on.
+#[test]
+fn the_old_address_goes_for_a_third() {
+    let mut world = World::pair(5);
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    world.go(0, HOME, CAFE, true);
+    world.run(25 * MS);
+    world.go(0, HOME, TRAIN, false);
+    assert!(accepted(&world, &flow, [CAFE, TRAIN])[0]);
+    world.run(SECOND);
+    world.assert_agreed();
+    assert_eq!(world.wire(1, &flow.mirrored()).1, ip(TRAIN));
+}
+
+/// The peer's kernel prepares and does not commit. It is told to forget that although many more moves follow before the time
+/// is up: what it would send is not held.
+#[test]
+fn what_was_not_committed_is_not_held_for_ever() {
+    let mut world = World::pair(6);
+    let flows = world.claimed(2, HOME, SERVER);
+    let stays = flows[0].mirrored();
+    world.nodes[1].kernel.falters.insert(stays);
+    world.go(0, HOME, CAFE, false);
+    world.run(60 * MS);
+    assert!(world.nodes[1].kernel.binding(&stays).remote.holds());
+    for way in 0..9 {
+        let (old, new) = if way % 2 == 0 { (CAFE, TRAIN) } else { (TRAIN, CAFE) };
+        world.go(0, old, new, false);
+        world.run(60 * MS);
+    }
+    assert_eq!(world.wire(1, &flows[1].mirrored()).1, ip(TRAIN));
+    assert!(!world.nodes[1].kernel.binding(&stays).remote.holds());
+}
