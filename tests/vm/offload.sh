@@ -36,8 +36,8 @@ port=7000 generation=0
 try() { # WHAT: both directions and versions, moved in the middle
 	port=$((port + 10))
 	for v in 4 6; do
-		(in_mobile "$bin/bulk" source "$(at old $v)" $((port + 1)) "$(at far $v)" 9 $((8 * patience)) >"$work/up$v$port" 2>&1; echo $? >"$work/up$v$port.status") &
-		(in_peer "$bin/bulk" source "$(at far $v)" $((port + 2)) "$(at old $v)" 9 $((8 * patience)) >"$work/down$v$port" 2>&1; echo $? >"$work/down$v$port.status") &
+		(in_mobile "$bin/bulk" source "$(at old $v)" $((port + 1)) "$(at far $v)" 9 $((16 * patience)) >"$work/up$v$port" 2>&1; echo $? >"$work/up$v$port.status") &
+		(in_peer "$bin/bulk" source "$(at far $v)" $((port + 2)) "$(at old $v)" 9 $((16 * patience)) >"$work/down$v$port" 2>&1; echo $? >"$work/down$v$port.status") &
 	done
 	sleep 2
 	before=$(stat mobile translated_out)

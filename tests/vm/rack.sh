@@ -18,7 +18,7 @@ for v in 4 6; do
 done
 sleep 3
 for v in 4 6; do
-	(in_mobile "$bin/bulk" source "$(at old $v)" 6001 "$(at far $v)" 9 $((60 * patience)) >"$work/bulk$v" 2>&1; echo $? >"$work/bulk$v.status"; : >"$work/bulk$v.err") &
+	(in_mobile "$bin/bulk" source "$(at old $v)" 6001 "$(at far $v)" 9 $((120 * patience)) >"$work/bulk$v" 2>&1; echo $? >"$work/bulk$v.status"; : >"$work/bulk$v.err") &
 done
 sleep 2
 in_mobile sysctl -n net.inet.tcp.functions_available
