@@ -15,8 +15,11 @@ ifconfig lo1 inet $far4/32 up
 undo() {
 	# What hands out the key outlives the loop around it.
 	pkill -f 'nc -N -l 10.1.0.1 9999'
+	# nfsd(8) ignores SIGTERM. First, while what it is registered with still answers.
+	pkill -USR1 nfsd
+	limit=10
+	while pgrep -q nfsd && [ $limit -gt 0 ]; do sleep 1; limit=$((limit - 1)); done
 	for pid in $(cat /var/run/mountd.pid /var/run/rpcbind.pid 2>/dev/null); do kill "$pid" 2>/dev/null; done
-	killall nfsd 2>/dev/null
 	sleep 1
 	umount -f /export 2>/dev/null
 	ifconfig lo1 destroy
