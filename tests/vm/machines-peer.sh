@@ -19,7 +19,8 @@ undo() {
 	pkill -USR1 nfsd
 	limit=10
 	while pgrep -q nfsd && [ $limit -gt 0 ]; do sleep 1; limit=$((limit - 1)); done
-	for pid in $(cat /var/run/mountd.pid /var/run/rpcbind.pid 2>/dev/null); do kill "$pid" 2>/dev/null; done
+	pkill -x mountd
+	pkill -x rpcbind
 	sleep 1
 	umount -f /export 2>/dev/null
 	ifconfig lo1 destroy
