@@ -72,9 +72,13 @@ impl World {
             let (ours, theirs) = (self.hosts[here.host].wire(&flow), self.hosts[there.host].wire(&other));
             let at_home = [ours.local.ip(), theirs.remote.ip()].iter().all(|at| self.hosts[here.host].has(*at))
                 && [ours.remote.ip(), theirs.local.ip()].iter().all(|at| self.hosts[there.host].has(*at));
-            let moves = self.hosts[there.host].daemon.as_ref();
-            let moves = moves.is_some_and(|daemon| daemon.endpoint.peers().any(|peer| !peer.moves.is_empty()));
-            if !at_home || moves {
+            // The other end has asked for a move of it, and does not know yet what became of that.
+            let forgetful = self.hosts[here.host].key();
+            let unfinished = self.hosts[there.host].daemon.as_ref().is_some_and(|daemon| {
+                let mut peers = daemon.endpoint.peers().filter(|peer| peer.key == forgetful);
+                peers.any(|peer| peer.moves.iter().any(|moving| moving.flows > 0))
+            });
+            if !at_home || unfinished {
                 self.excuse(id, "a daemon forgot it while it was moving");
             }
         }
