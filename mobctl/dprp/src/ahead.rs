@@ -2,17 +2,20 @@
 //!
 //! When the old path is gone and the challenge says that the peer accepts all
 //! flows at the new address, the mover sends from there at once: it is *ahead*.
+//! The response leaves first: what the kernel had kept, and what TCP sends when
+//! it is told to, fills the queues of the path, and the response is what the
+//! peer waits for.
 //! That holds for a while only, shorter than the peer keeps accepting; without
 //! a commit until then the flows are held again and the peer is asked anew.
 //! Nor does a challenge count that may answer a Move of long ago: then the
 //! commit decides.
 
 use crate::association::Peer;
-use crate::endpoint::{Arrival, Endpoint};
+use crate::endpoint::Endpoint;
 use crate::host::{Flow, Half, Host};
 use crate::mover::{Moving, Relocation, results, whither};
 use crate::time::Instant;
-use crate::timer::PeerId;
+use crate::timer::{PeerId, Timer};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -33,12 +36,12 @@ fn precede(peer: &mut Peer, number: u32, host: &mut dyn Host) {
 }
 
 impl Endpoint {
-    /// The peer accepts all flows at the new address: they are sent from there.
-    pub(crate) fn go_ahead(&mut self, arrival: Arrival, number: u32, host: &mut dyn Host) {
-        let (id, now) = (arrival.peer, arrival.now);
+    /// The peer accepts all flows at the new address, and what proves that this host is there has left: they are sent from
+    /// there.
+    pub(crate) fn on_ahead_timer(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
         let lease = self.lease();
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let Some(moving) = peer.moves.get_mut(&number) else { return };
+        let Some(moving) = peer.moves.get_mut(&number).filter(|moving| moving.token.is_some()) else { return };
         // A challenge that was long on its way says little of what the peer accepts now.
         if !moving.hold || moving.flows.is_empty() || now.since(moving.asked) > lease {
             return;
@@ -66,6 +69,7 @@ impl Endpoint {
             peer.moves.iter().filter(|(_, moving)| catches_up(moving)).map(|(number, _)| *number).collect();
         for number in numbers {
             precede(peer, number, host);
+            self.timers.cancel(Timer::Ahead(id, number));
         }
     }
 

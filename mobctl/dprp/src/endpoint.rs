@@ -191,6 +191,7 @@ impl Endpoint {
                 Timer::Release(peer) => self.on_release_timer(now, peer),
                 Timer::Move(peer, number) => self.on_move_timer(now, peer, number, host),
                 Timer::Seek(peer) => self.seek(now, peer),
+                Timer::Ahead(peer, number) => self.on_ahead_timer(now, peer, number, host),
                 Timer::Again(peer) => self.on_again_timer(now, peer, host),
                 Timer::Pending(peer, number) => self.on_pending_timer(now, peer, number, host),
             }
@@ -320,7 +321,7 @@ impl Endpoint {
             Message::Released { serial } => self.on_released(arrival, serial),
             Message::Move(request) => self.on_move(arrival, &request, host),
             Message::MoveChallenge { number, token, refused } => {
-                self.on_move_challenge(arrival, number, token, refused, host);
+                self.on_move_challenge(arrival, number, token, refused);
             }
             Message::MoveResponse { number, token } => self.on_move_response(arrival, number, token, host),
             Message::MoveCommit { number, part, parts, refused } => {

@@ -440,6 +440,7 @@ impl Endpoint {
 
     pub(crate) fn end_move(&mut self, id: PeerId, number: u32) -> Option<Moving> {
         self.timers.cancel(Timer::Move(id, number));
+        self.timers.cancel(Timer::Ahead(id, number));
         self.peers.get_mut(id)?.moves.remove(&number)
     }
 
@@ -519,7 +520,6 @@ impl Endpoint {
         number: u32,
         token: Token,
         refused: u32,
-        host: &mut dyn Host,
     ) {
         let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
         let Some(moving) = peer.moves.get_mut(&number) else { return };
@@ -535,14 +535,15 @@ impl Endpoint {
         moving.tries = 0;
         let asked = moving.unanswered.take();
         let is_recent = asked.is_none_or(|asked| arrival.now.since(asked) < self.config.timers.pending / 2);
-        self.reply(arrival, &Message::MoveResponse { number, token });
-        if refused == 0 && is_recent {
-            self.go_ahead(arrival, number, host);
-        }
+        let goes_ahead = refused == 0 && is_recent;
         let timers = self.config.timers;
         let first = self.peers.get(arrival.peer).map_or(timers.retry, |peer| peer.round_trip.timeout(timers.retry));
         let wait = jittered(first, &mut *self.rng);
         self.timers.set(Timer::Move(arrival.peer, number), arrival.now.after(wait));
+        if goes_ahead {
+            self.timers.set(Timer::Ahead(arrival.peer, number), arrival.now);
+        }
+        self.reply(arrival, &Message::MoveResponse { number, token });
     }
 
     pub(crate) fn on_move_commit(

@@ -31,6 +31,8 @@ pub(crate) enum Timer {
     Release(PeerId),
     /// Repeat a Move or its response.
     Move(PeerId, u32),
+    /// The response to a challenge has left: send from the new address.
+    Ahead(PeerId, u32),
     /// Flows that could not move for a reason that may pass are tried again.
     Again(PeerId),
     /// Ask for the peer's name once more.

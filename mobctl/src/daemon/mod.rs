@@ -82,6 +82,8 @@ impl Options {
 
 /// How often the connections are listed.
 const LISTING: Duration = Duration::from_secs(1);
+/// How long after a move, besides.
+const SOON: Duration = Duration::from_millis(10);
 /// How often the table is tidied up.
 const TIDYING: Duration = Duration::from_secs(10);
 /// Datagrams that are taken from a socket before others have their turn.
@@ -320,8 +322,10 @@ impl Daemon {
                             &datagram.data,
                             &mut self.host,
                         );
-                        // An answer leaves before the next datagram is read: it may be a commit.
+                        // An answer leaves before the next datagram is read: it may be a commit. And before what is due
+                        // now: it may prove that this host has moved.
                         self.flush(false);
+                        self.elapse();
                     }
                     Err(error) => {
                         log::debug!("receiving failed: {error}");
@@ -377,10 +381,21 @@ impl Daemon {
         }
         let decisions = self.networks.due(self.clock.now());
         self.carry_out(decisions);
+        self.elapse();
+    }
+
+    /// Does what the protocol wants done by now.
+    fn elapse(&mut self) {
         let now = self.clock.now();
         if self.endpoint.poll_timeout().is_some_and(|due| due <= now) {
             self.endpoint.handle_timeout(now, &mut self.host);
         }
+    }
+
+    /// Flows that began a moment before a move follow as soon as they are claimed. Listing very many connections takes a
+    /// while, and the peer's answer need not wait for it.
+    fn list_soon(&mut self) {
+        self.listing_due = self.listing_due.min(self.clock.now().after(SOON));
     }
 
     fn list_connections(&mut self) {
@@ -490,10 +505,7 @@ impl Daemon {
         self.watches.push(Watch::new(client, now.after(Duration::from_millis(timeout_ms)), old, new, old_usable));
         self.endpoint.handle_event(now, Event::Move { old, new, old_usable }, &mut self.host);
         self.flush(true);
-        // Not before: listing very many connections takes a while, and what is on its way already need not wait for it.
-        // Flows that began a moment ago follow as soon as they are claimed.
-        self.list_connections();
-        self.flush(false);
+        self.list_soon();
         Ok(())
     }
 

@@ -39,9 +39,7 @@ impl Daemon {
             self.endpoint.handle_event(self.clock.now(), event, &mut self.host);
             self.flush(false);
         }
-        // Flows that began a moment ago follow as soon as they are claimed.
-        self.list_connections();
-        self.flush(false);
+        self.list_soon();
         self.keep_old_addresses();
     }
 

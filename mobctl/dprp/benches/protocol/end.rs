@@ -58,6 +58,9 @@ impl<H: Host> End<H> {
             for Datagram { from, to, data } in datagrams {
                 let from = SocketAddr::new(*from, PORT);
                 end.endpoint.handle_datagram(now, *to, from, data, &mut end.kernel);
+                if end.endpoint.poll_timeout().is_some_and(|due| due <= now) {
+                    end.endpoint.handle_timeout(now, &mut end.kernel);
+                }
                 end.listen();
             }
         })
