@@ -224,7 +224,7 @@ impl Daemon {
         self.list_connections();
         for unfinished in self.host.unfinished() {
             let host::Unfinished { old, new, hold } = unfinished;
-            if addresses(InterfaceFlags::IFF_UP).is_ok_and(|addresses| addresses.contains(&new)) {
+            if up_addresses().is_ok_and(|addresses| addresses.contains(&new)) {
                 log::info!("the move from {old} to {new} goes on");
                 let event = Event::Move { old, new, old_usable: !hold };
                 self.endpoint.handle_event(self.clock.now(), event, &mut self.host);
@@ -491,14 +491,18 @@ impl Daemon {
                 format!("a move goes to another address of the same IP version, not from {old} to {new}"),
             ));
         }
-        if !addresses(InterfaceFlags::IFF_UP)?.contains(&new) {
+        let addresses = addresses()?;
+        let has = |address: IpAddr, wanted: InterfaceFlags| {
+            addresses.iter().any(|(each, flags)| *each == address && flags.contains(wanted))
+        };
+        if !has(new, InterfaceFlags::IFF_UP) {
             return Err(Failure::new(Exit::Data, format!("{new} is no address of this host"))
                 .advise("Configure it on an interface first (ifconfig), with a route to the peers"));
         }
         // Before anything else: callers are led to the new address, and to nobody's if the old one is another's by now.
         self.names.moved(old, new);
         // An interface that is not running has lost its link.
-        let old_usable = addresses(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)?.contains(&old);
+        let old_usable = has(old, InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING);
         self.networks.policy.moved_by_hand(old, new);
         self.steer();
         let now = self.clock.now();
@@ -656,17 +660,19 @@ fn cannot_begin(error: RestoreError) -> Failure {
 /// # Errors
 /// A [`Failure`] when they cannot be listed.
 pub fn up_addresses() -> Result<Vec<IpAddr>, Failure> {
-    addresses(InterfaceFlags::IFF_UP)
+    let up = |(address, flags): (IpAddr, InterfaceFlags)| flags.contains(InterfaceFlags::IFF_UP).then_some(address);
+    Ok(addresses()?.into_iter().filter_map(up).collect())
 }
 
-/// The addresses of all interfaces that have these flags.
-fn addresses(flags: InterfaceFlags) -> Result<Vec<IpAddr>, Failure> {
+/// The addresses of all interfaces, with the flags of these.
+fn addresses() -> Result<Vec<(IpAddr, InterfaceFlags)>, Failure> {
     let interfaces = nix::ifaddrs::getifaddrs()
         .map_err(|errno| Failure::new(Exit::System, format!("cannot list the addresses of this host: {errno}")))?;
     let address = |interface: nix::ifaddrs::InterfaceAddress| {
         let address = interface.address?;
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        let ip = v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))?;
+        Some((ip, interface.flags))
     };
-    Ok(interfaces.filter(|interface| interface.flags.contains(flags)).filter_map(address).collect())
+    Ok(interfaces.filter_map(address).collect())
 }

@@ -38,6 +38,7 @@ impl Flow {
     fn start(places: &Places, one_way: Duration) -> Result<Self> {
         // Two cables make the path.
         let mut lab = Lab::new(places, &Shape::uniform(Lane { delay: one_way / 2, ..Lane::default() }))?;
+        lab.world.wire.stay_awake();
         lab.start_daemons([1, 1])?;
         let address = peer_address(&lab, false)?;
         let (near, far) = (&lab.world.mobile.namespace, &lab.world.peer.namespace);
