@@ -386,7 +386,13 @@ impl Endpoint {
     pub(crate) fn on_again_timer(&mut self, now: Instant, id: PeerId, host: &mut dyn Host) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.claimant.agains = peer.claimant.agains.saturating_add(1);
-        for claim in peer.claimant.confirmed.values_mut().filter(|claim| claim.again) {
+        self.unstick(now, id, |claim| claim.again, host);
+    }
+
+    /// What hindered these claims may be gone.
+    fn unstick(&mut self, now: Instant, id: PeerId, which: impl Fn(&Claim) -> bool, host: &mut dyn Host) {
+        let Some(claimant) = self.peers.get_mut(id).and_then(|peer| peer.claimant.there()) else { return };
+        for claim in claimant.confirmed.values_mut().filter(|claim| which(claim)) {
             claim.again = false;
             claim.stuck = false;
         }
@@ -512,6 +518,8 @@ impl Endpoint {
                 self.send_move(now, id, number);
             }
         }
+        // It may be another path now, on which nobody translates addresses.
+        self.unstick(now, id, |claim| claim.stuck, host);
     }
 
     pub(crate) fn on_move_challenge(

@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    fn addresses(&self, h: usize, at: Attachment) -> Vec<IpAddr> {
+    pub(crate) fn addresses(&self, h: usize, at: Attachment) -> Vec<IpAddr> {
         self.hosts[h].kind.families.iter().map(|v6| net::address(at.network, at.slot, *v6)).collect()
     }
 
@@ -135,6 +135,7 @@ impl World {
         let former = self.hosts[host].attached.last().copied();
         self.hosts[host].untold.extend(former);
         self.hosts[host].attach(to);
+        self.address_gained(host, to);
         self.later(notice, What::Act(Act::Tell(host)));
     }
 
@@ -278,6 +279,7 @@ impl World {
             return;
         }
         self.hosts[h].attach(at);
+        self.address_gained(h, at);
         // A connection that was never claimed stands in the way of another with the same ports, mobconn or not.
         let promised = self.conns.iter().filter(|conn| conn.excused.is_none());
         let same: Vec<_> = promised.filter_map(|conn| Some((conn.ends[1].host, conn.ends[0].flow?))).collect();
@@ -285,7 +287,9 @@ impl World {
             // Of UDP, what comes from an address in grace is its former holder's.
             let grace = flow.protocol == Protocol::Udp && !self.hosts[called].kernel.control.is_empty();
             let there = self.hosts[called].has(flow.remote.ip());
-            if addresses.contains(&flow.local.ip()) && called != h && there && !grace {
+            // Twice the same is not told apart by what the ends of a connection say of themselves.
+            let again = self.conns.iter().any(|conn| conn.ends[0].host == h && conn.ends[0].flow == Some(flow));
+            if addresses.contains(&flow.local.ip()) && called != h && there && !grace && !again {
                 let stream = crate::conn::Stream { total: 500, chunk: 100, pause: SECOND / 10, ..Default::default() };
                 self.open((h, called), flow, [stream.clone(), stream]);
             }

@@ -5,6 +5,7 @@
 
 use crate::conn::End;
 use crate::frame::Frame;
+use crate::host::Attachment;
 use crate::kernel;
 use crate::world::World;
 use mobconn_dprp::{Flow, Protocol};
@@ -57,6 +58,17 @@ impl World {
         for (id, which) in self.promised(h) {
             if self.uses(id, which, address) && !self.is_guarded(id, which) {
                 self.excuse(id, format!("{address} was lost before it was claimed"));
+            }
+        }
+    }
+
+    /// A host is at a place now, perhaps the very one where its peer began: a connection cannot go there.
+    pub fn address_gained(&mut self, h: usize, at: Attachment) {
+        let addresses = self.addresses(h, at);
+        for (id, which) in self.promised(h) {
+            let there = self.conns[id].ends[which].flow.is_some_and(|flow| addresses.contains(&flow.remote.ip()));
+            if there {
+                self.excuse(id, "its host was given the address where its peer began");
             }
         }
     }

@@ -502,6 +502,31 @@ fn address_translation_refuses_the_move_and_the_flow_stays() {
 }
 
 #[test]
+fn what_a_translator_hindered_moves_when_the_association_is_made_anew_without_it() {
+    let mut world = World::pair(21);
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    world.meddle = Some(Box::new(|datagram| {
+        if datagram.from.ip() == ip(CAFE) {
+            datagram.from.set_ip(ip(TRAIN));
+        } else if datagram.to.ip() == ip(TRAIN) {
+            datagram.to.set_ip(ip(CAFE));
+        }
+        true
+    }));
+    world.go(0, HOME, CAFE, false);
+    world.run(SECOND);
+    let refused = |news: &News| matches!(news, News::MoveRefused { reason: MoveRefusal::Translated, .. });
+    assert!(world.nodes[0].has_news(refused));
+    world.meddle = None;
+    world.run(5 * SECOND);
+    assert_eq!(world.wire(0, &flow).0, ip(HOME), "nothing tells that the translator is gone");
+    world.resume(1);
+    world.run(120 * SECOND);
+    assert_eq!(world.wire(0, &flow).0, ip(CAFE));
+    world.assert_agreed();
+}
+
+#[test]
 fn several_peers_move_at_once() {
     let mut world = World::new(22);
     world.add(mobile(1), &[HOME]);
