@@ -80,9 +80,23 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// As it was before a restart: somebody else may have the address by now.
-    pub(crate) fn restored(number: u32, remote: SocketAddr, refused: Refused, now: Instant) -> Self {
-        Self { number, remote, refused, failed: Vec::new(), proved: now, next: 0 }
+    /// As it was before a restart: somebody else may have the address by now. Which of the refused `claims` the kernel has
+    /// still prepared, it knows itself.
+    pub(crate) fn restored(
+        number: u32,
+        remote: SocketAddr,
+        refused: Refused,
+        claims: &Few<u32, Theirs>,
+        now: Instant,
+    ) -> Self {
+        let held = refused.iter().flat_map(|(range, _)| claims.range(range.first..=range.last));
+        let failed = held.map(|(_, theirs)| (theirs.flow, number)).collect();
+        Self { number, remote, refused, failed, proved: now, next: 0 }
+    }
+
+    /// Whether the kernel may have something prepared that it did not commit.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        !self.failed.is_empty()
     }
 
     /// What the kernel did not commit is not accepted at the new address any more, nor held for it.
@@ -410,9 +424,6 @@ impl Endpoint {
             }
         }
         let refused = merged(refused);
-        if !failed.is_empty() {
-            self.timers.set(Timer::Pending(id, number), now.after(self.config.timers.pending));
-        }
         let news = News::PeerMoved {
             peer: peer.key,
             number,
@@ -429,6 +440,9 @@ impl Endpoint {
         }
         few(&mut peer.correspondent.outcomes);
         let outcome = Outcome { number, remote: pending.remote, refused, failed, proved: now, next: 0 };
+        if outcome.is_unfinished() {
+            self.timers.set(Timer::Pending(id, number), now.after(self.config.timers.pending));
+        }
         peer.correspondent.outcomes.push_back(outcome);
         self.changed();
         self.leave_address(id, pending.request.old);

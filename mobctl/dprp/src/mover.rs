@@ -522,13 +522,7 @@ impl Endpoint {
         self.unstick(now, id, |claim| claim.stuck, host);
     }
 
-    pub(crate) fn on_move_challenge(
-        &mut self,
-        arrival: Arrival,
-        number: u32,
-        token: Token,
-        refused: u32,
-    ) {
+    pub(crate) fn on_move_challenge(&mut self, arrival: Arrival, number: u32, token: Token, refused: u32) {
         let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
         let Some(moving) = peer.moves.get_mut(&number) else { return };
         // What proves the new address must have arrived there.

@@ -151,7 +151,8 @@ impl Wire {
         }
         let (extras, awake) = (Queue::default(), Arc::<AtomicBool>::default());
         let seen = Arc::clone(&awake);
-        let carrier = Carrier { hosts, ends, state: Arc::clone(&state), extras: Arc::clone(&extras), woken, awake: seen };
+        let carrier =
+            Carrier { hosts, ends, state: Arc::clone(&state), extras: Arc::clone(&extras), woken, awake: seen };
         let thread = thread::Builder::new()
             .name("wire".to_owned())
             .spawn(move || carrier.run(&stopped))

@@ -4,6 +4,7 @@ use super::kernel::Other;
 use super::world::*;
 use crate::{Flow, MoveRefusal, News};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// How long the peer keeps accepting without hearing anything.
 const PENDING: u32 = 20;
@@ -43,6 +44,23 @@ fn it_does_not_stay_ahead_for_long() {
     world.meddle = None;
     world.run(20 * SECOND);
     world.assert_agreed();
+    assert_eq!(sends_from(&world, &flow), Some(ip(CAFE)));
+}
+
+/// What the kernel had held leaves after the response, which must not be lost behind it.
+#[test]
+fn the_response_leaves_before_it_is_ahead() {
+    let mut world = World::pair(1);
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    world.go(0, HOME, CAFE, false);
+    world.meddle = Some(Box::new(|datagram| datagram.to.ip() != ip(CAFE)));
+    world.run(15 * MS);
+    let challenge = world.sent.last().cloned().expect("a challenge");
+    world.meddle = None;
+    world.inject(&challenge);
+    assert_eq!(world.sent.last().map(|sent| (sent.from.ip(), sent.data.len())), Some((ip(CAFE), RESPONSE)));
+    assert_eq!(sends_from(&world, &flow), None);
+    world.run(Duration::ZERO);
     assert_eq!(sends_from(&world, &flow), Some(ip(CAFE)));
 }
 
@@ -98,6 +116,17 @@ fn it_goes_back_when_the_commit_refuses() {
     assert!(remote(&world).accepts(ip(CAFE)));
     world.run(PENDING * SECOND);
     assert_eq!((remote(&world).address, remote(&world).other), (ip(HOME), Other::None), "and forgets it");
+    // Also when its daemon begins anew meanwhile, and hears nothing.
+    world.go(0, CAFE, TRAIN, false);
+    world.go(0, HOME, TRAIN, false);
+    world.run(SECOND);
+    assert!(remote(&world).accepts(ip(TRAIN)));
+    world.resume(1);
+    world.meddle = Some(Box::new(|_| false));
+    world.run(PENDING * SECOND);
+    assert_eq!((remote(&world).address, remote(&world).other), (ip(HOME), Other::None));
+    world.meddle = None;
+    world.run(2 * PENDING * SECOND);
     // The next move takes it along.
     world.nodes[1].kernel.falters.clear();
     world.go(0, HOME, TRAIN, false);
