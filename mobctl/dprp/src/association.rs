@@ -113,6 +113,8 @@ pub(crate) struct Peer {
     pub(crate) established: Instant,
     pub(crate) heard: Instant,
     pub(crate) ping: Option<Ping>,
+    /// This host's address that the peer saw as another one when the association was last made.
+    pub(crate) hidden: Option<IpAddr>,
     /// New keys are being made because the present ones are old.
     pub(crate) rekeying: bool,
     pub(crate) numbers: Numbers,
@@ -146,6 +148,7 @@ impl Peer {
             established: now,
             heard: now,
             ping: None,
+            hidden: None,
             rekeying: false,
             numbers: Numbers::default(),
             claimant: Rare::default(),

@@ -577,6 +577,8 @@ impl Endpoint {
     pub(crate) fn claim_again(&mut self, now: Instant, id: PeerId, number: u32) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(claim) = peer.claimant.confirmed.remove(&number) else { return };
+        // It may hold the number still, as one that has ended.
+        peer.claimant.releasing.insert(number, claim.bundle);
         self.wait(now, id, claim.flow);
     }
 }

@@ -73,25 +73,18 @@ pub(crate) struct Outcome {
     pub(crate) refused: Refused,
     /// Flows that the kernel prepared and then did not commit: to be taken back.
     failed: Vec<(Flow, u32)>,
-    /// When the mover proved that it receives there.
-    proved: Instant,
+    /// When the mover proved that it receives there; `None`: before a restart, and somebody else may have the address by now.
+    proved: Option<Instant>,
     /// The part that is told next, one at a time.
     next: u16,
 }
 
 impl Outcome {
-    /// As it was before a restart: somebody else may have the address by now. Which of the refused `claims` the kernel has
-    /// still prepared, it knows itself.
-    pub(crate) fn restored(
-        number: u32,
-        remote: SocketAddr,
-        refused: Refused,
-        claims: &Few<u32, Theirs>,
-        now: Instant,
-    ) -> Self {
+    /// As it was before a restart. Which of the refused `claims` the kernel has still prepared, it knows itself.
+    pub(crate) fn restored(number: u32, remote: SocketAddr, refused: Refused, claims: &Few<u32, Theirs>) -> Self {
         let held = refused.iter().flat_map(|(range, _)| claims.range(range.first..=range.last));
         let failed = held.map(|(_, theirs)| (theirs.flow, number)).collect();
-        Self { number, remote, refused, failed, proved: now, next: 0 }
+        Self { number, remote, refused, failed, proved: None, next: 0 }
     }
 
     /// Whether the kernel may have something prepared that it did not commit.
@@ -273,7 +266,7 @@ impl Endpoint {
             self.commit_former(now, id, former, host);
         }
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let selected = Self::check_move(arrival, request)
+        let selected = Self::check_move(arrival, request, peer.hidden)
             .and_then(|()| peer.correspondent.select(&request.selection, self.config.limits.claims));
         let (selected, unknown) = match selected {
             Ok(selected) => selected,
@@ -289,11 +282,13 @@ impl Endpoint {
         self.prepare_remote(arrival, request, &selected, refused, host);
     }
 
-    fn check_move(arrival: Arrival, request: &Move) -> Result<(), MoveRefusal> {
+    fn check_move(arrival: Arrival, request: &Move, hidden: Option<IpAddr>) -> Result<(), MoveRefusal> {
         if !is_host_address(request.new) || request.new == arrival.path.local {
             return Err(MoveRefusal::Address);
         }
-        if request.new != arrival.path.remote.ip() {
+        // What this host sent to the new address would come from another than the mover's kernel knows: its TCP would answer
+        // with RST.
+        if request.new != arrival.path.remote.ip() || hidden == Some(arrival.path.local) {
             return Err(MoveRefusal::Translated);
         }
         Ok(())
@@ -439,7 +434,7 @@ impl Endpoint {
             outcome.take_back(host);
         }
         few(&mut peer.correspondent.outcomes);
-        let outcome = Outcome { number, remote: pending.remote, refused, failed, proved: now, next: 0 };
+        let outcome = Outcome { number, remote: pending.remote, refused, failed, proved: Some(now), next: 0 };
         if outcome.is_unfinished() {
             self.timers.set(Timer::Pending(id, number), now.after(self.config.timers.pending));
         }
@@ -482,7 +477,7 @@ impl Endpoint {
         let mut outcomes = peer.correspondent.outcomes.iter_mut();
         let Some(outcome) = outcomes.find(|outcome| outcome.number == number) else { return };
         let Ok(parts) = u16::try_from(outcome.refused.chunks(REFUSED_MAX).len().max(1)) else { return };
-        let wanted = if arrival.now.since(outcome.proved) < fresh {
+        let wanted = if outcome.proved.is_some_and(|proved| arrival.now.since(proved) < fresh) {
             0..parts
         } else {
             outcome.next = outcome.next.checked_add(1).filter(|next| *next < parts).unwrap_or(0);

@@ -544,6 +544,7 @@ impl Endpoint {
     /// An association is up, or has new keys.
     fn on_established(&mut self, now: Instant, id: PeerId, introduction: Introduction, host: &mut dyn Host) {
         let Introduction { channel, path, incarnation, name, translation, began } = introduction;
+        let Translation { sent_from, seen_as } = translation;
         let own = self.own;
         let Some(peer) = self.peers.get_mut(id) else { return };
         let restarted = peer.incarnation.is_some_and(|known| known != incarnation);
@@ -559,6 +560,8 @@ impl Endpoint {
         peer.heard = now;
         peer.ping = None;
         peer.rekeying = false;
+        // Only who began learns how the other end sees it.
+        peer.hidden = (started && sent_from != seen_as).then_some(sent_from);
         peer.set_path(path);
         let key = peer.key;
         for index in dropped {
@@ -568,7 +571,6 @@ impl Endpoint {
         let news = News::AssociationUp { peer: key, name, address: path.remote, started, elapsed: now.since(began) };
         self.notice(now, news);
         // After that: who tells people takes the association for good news.
-        let Translation { sent_from, seen_as } = translation;
         if sent_from != seen_as {
             self.notice(now, News::Translated { peer: key, sent_from, seen_as });
         }

@@ -320,7 +320,7 @@ impl Endpoint {
                 let range = Range { first: r.u32()?, last: r.u32()? };
                 Some((range, Refusal::from_raw(r.u8()?)?))
             })?;
-            Some(Outcome::restored(number, remote, refused, &correspondent.claims, now))
+            Some(Outcome::restored(number, remote, refused, &correspondent.claims))
         })?;
         waiting.extend(outcomes.iter().filter(|outcome| outcome.is_unfinished()).map(|outcome| outcome.number));
         correspondent.outcomes = outcomes.into();

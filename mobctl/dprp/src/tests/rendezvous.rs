@@ -1,7 +1,7 @@
 //! Both ends move at once, and neither is where the other one believes.
 
 use super::world::*;
-use crate::{Flow, News};
+use crate::{Flow, MoveRefusal, News};
 use std::net::IpAddr;
 
 const NAMES: [&str; 2] = ["host1.example.org", "host2.example.org"];
@@ -104,6 +104,37 @@ fn again_and_again_over_a_bad_network() {
         world.assert_agreed();
         assert!(moved(&world, &flows, [places[0][at[0]], places[1][at[1]]]), "seed {seed}");
     }
+}
+
+/// The peer is behind a translator, and finds the mover outside: it does not send there, where it would seem to be another.
+#[test]
+fn a_peer_that_is_translated_refuses() {
+    const OUTSIDE: &str = "203.0.113.250";
+    let (mut world, flows) = both_mobile(6);
+    tell(&mut world, 0, CAFE);
+    tell(&mut world, 1, SERVER);
+    world.meddle = Some(Box::new(|datagram| {
+        if (datagram.from.ip(), datagram.to.ip()) == (ip(SERVER), ip(CAFE)) {
+            datagram.from.set_ip(ip(OUTSIDE));
+        } else if datagram.to.ip() == ip(OUTSIDE) {
+            datagram.to.set_ip(ip(SERVER));
+        } else if datagram.to.ip() == ip(SERVER) {
+            return false;
+        }
+        true
+    }));
+    world.go(0, HOME, CAFE, false);
+    world.run(120 * SECOND);
+    let refused = |news: &News| matches!(news, News::MoveRefused { reason: MoveRefusal::Translated, .. });
+    assert!(world.nodes[0].has_news(refused));
+    assert!(flows.iter().all(|flow| world.wire(1, &flow.mirrored()) == (ip(SERVER), ip(HOME))));
+    // It comes inside, too.
+    world.meddle = None;
+    world.go(0, CAFE, TRAIN, false);
+    tell(&mut world, 0, TRAIN);
+    world.run(120 * SECOND);
+    assert!(moved(&world, &flows, [TRAIN, SERVER]));
+    world.assert_agreed();
 }
 
 /// The name leads to a stranger of the group, to nowhere, and to nonsense: nothing comes of it.
