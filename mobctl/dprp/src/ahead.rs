@@ -13,7 +13,8 @@
 use crate::association::Peer;
 use crate::endpoint::Endpoint;
 use crate::host::{Flow, Half, Host};
-use crate::mover::{Moving, Relocation, results, whither};
+use crate::mover::results;
+use crate::moving::{Moving, Relocation, whither};
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer};
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@ use crate::claimant::Claimant;
 use crate::correspondent::Correspondent;
 use crate::few::Few;
 use crate::key::PublicKey;
-use crate::mover::Moving;
+use crate::moving::Moving;
 use crate::noise::Transport;
 use crate::rare::Rare;
 use crate::replay::Replay;

@@ -7,7 +7,7 @@ use crate::endpoint::{Arrival, Endpoint, count};
 use crate::few::Few;
 use crate::host::{Flow, Half, Host};
 use crate::message::{Message, RANGES_MAX, Token, claim_capacity};
-use crate::mover::whither;
+use crate::moving::whither;
 use crate::notice::{ClaimStatus, News};
 use crate::rare::Part;
 use crate::time::Instant;

@@ -9,7 +9,7 @@ use crate::handshake::Handshakes;
 use crate::host::{Flow, Host};
 use crate::key::PublicKey;
 use crate::message::Message;
-use crate::mover::Relocation;
+use crate::moving::Relocation;
 use crate::notice::{Counters, MoveView, News, Notice, PeerView};
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer, Timers, doubled, jittered};

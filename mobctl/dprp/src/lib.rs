@@ -33,6 +33,7 @@ mod host;
 mod key;
 mod message;
 mod mover;
+mod moving;
 mod noise;
 mod notice;
 mod rare;

@@ -5,12 +5,13 @@
 //! keeps both addresses and asks again.
 //! See `ahead` for what is done before the peer has committed.
 
-use crate::association::{Path, Peer};
-use crate::claimant::{Claim, numbered, with_lost};
-use crate::codec::{Range, in_ranges, is_host_address, ranges};
+use crate::association::Path;
+use crate::claimant::Claim;
+use crate::codec::{Range, is_host_address};
 use crate::endpoint::{Arrival, Endpoint, count};
 use crate::host::{Flow, Half, Host, KernelError};
-use crate::message::{BUNDLES_MAX, Former, Message, Move, RANGES_MAX, Selection, Token, digest};
+use crate::message::{Message, Selection, Token};
+use crate::moving::{Commit, Moving, Relocation, select, whither};
 use crate::notice::{MoveRefusal, News, Refusal};
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer, doubled, jittered};
@@ -25,125 +26,6 @@ const RELOCATIONS_MAX: usize = 16;
 pub(crate) const REDIAL_TRIES: u32 = 2;
 /// After so many unanswered requests a move is in doubt.
 const DOUBT_TRIES: u32 = 3;
-
-/// Where flows at an address go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Relocation {
-    pub(crate) old: IpAddr,
-    pub(crate) new: IpAddr,
-    pub(crate) old_usable: bool,
-}
-
-/// Where what is at `address` is by now, if this host has left that for good.
-pub(crate) fn whither(relocations: &[Relocation], address: IpAddr) -> IpAddr {
-    let left = relocations.iter().find(|relocation| relocation.old == address && !relocation.old_usable);
-    left.map_or(address, |relocation| relocation.new)
-}
-
-/// A move in progress.
-#[derive(Debug)]
-pub(crate) struct Moving {
-    pub(crate) old: IpAddr,
-    /// From the new address to the peer.
-    pub(crate) path: Path,
-    pub(crate) hold: bool,
-    /// The claims that move, by number.
-    pub(crate) flows: BTreeMap<u32, Flow>,
-    pub(crate) selection: Selection,
-    pub(crate) started: Instant,
-    pub(crate) sent: Instant,
-    pub(crate) tries: u32,
-    pub(crate) doubt: bool,
-    pub(crate) token: Option<Token>,
-    /// The last move before whose challenge came and whose commit did not, and the address where it led.
-    former: Option<(Former, IpAddr)>,
-    /// How many of the flows the peer's challenge left out.
-    pub(crate) refused: u32,
-    commit: Option<Commit>,
-    /// When Move itself was last sent.
-    pub(crate) asked: Instant,
-    /// The first time that it was, of those to which the next challenge may be the answer.
-    pub(crate) unanswered: Option<Instant>,
-    /// The flows are sent from the new address, at the latest until then.
-    pub(crate) ahead_until: Option<Instant>,
-    /// When they were first sent from there.
-    pub(crate) resumed: Option<Instant>,
-    /// Those of them that this host's kernel did not commit then.
-    pub(crate) late: BTreeSet<u32>,
-}
-
-/// What has arrived of the peer's commit.
-#[derive(Debug)]
-struct Commit {
-    parts: u16,
-    seen: BTreeSet<u16>,
-    refused: BTreeMap<u32, Refusal>,
-}
-
-impl Moving {
-    /// The last move whose challenge came, this one or its former, and the address where it led.
-    fn answered(&self, number: u32) -> Option<(Former, IpAddr)> {
-        self.token.map(|token| (Former { number, token }, self.path.local)).or(self.former)
-    }
-
-    /// Whether the peer sends these flows to the new address, or will when it reads what was sent to it.
-    pub(crate) fn is_answered(&self) -> bool {
-        self.answered(0).is_some_and(|(_, address)| address == self.path.local)
-    }
-
-    fn message(&self, number: u32) -> Message {
-        // Mostly the response, but the peer may have forgotten that it asked.
-        match self.token {
-            Some(token) if self.tries % 3 != 2 => Message::MoveResponse { number, token },
-            _ => Message::Move(Move {
-                number,
-                old_usable: !self.hold,
-                old: self.old,
-                new: self.path.local,
-                former: self.former.map(|(former, _)| former),
-                selection: self.selection.clone(),
-            }),
-        }
-    }
-}
-
-/// Chooses the words for "these claims": the selection, and those of `ids` that it has room for.
-fn select(peer: &Peer, ids: &BTreeSet<u32>, listed: bool) -> (Selection, BTreeSet<u32>) {
-    let claimant = &peer.claimant;
-    let mut bundles = BTreeSet::new();
-    let mut taken = BTreeSet::new();
-    for (id, claim) in ids.iter().filter_map(|id| Some((*id, claimant.confirmed.get(id)?))) {
-        if bundles.contains(&claim.bundle) || bundles.len() < BUNDLES_MAX {
-            bundles.insert(claim.bundle);
-            taken.insert(id);
-        }
-    }
-    // Whatever else the peer may hold under these bundles.
-    let confirmed = claimant.confirmed.iter().map(|(id, claim)| (*id, claim.bundle));
-    let offered =
-        claimant.offers.iter().flat_map(|(first, offer)| numbered(*first, offer).map(|(id, _)| (id, offer.bundle)));
-    let releasing = claimant.releasing.iter().map(|(id, bundle)| (*id, *bundle));
-    let others: BTreeSet<u32> = confirmed
-        .chain(offered)
-        .chain(releasing)
-        .filter(|(id, bundle)| bundles.contains(bundle) && !taken.contains(id))
-        .map(|(id, _)| id)
-        .collect();
-    let except = with_lost(ranges(others), claimant.lost);
-    if !listed && except.len() <= RANGES_MAX {
-        let selection = Selection::Bundles {
-            bundles: bundles.into_iter().collect(),
-            except,
-            count: u32::try_from(taken.len()).unwrap_or(u32::MAX),
-            digest: digest(taken.iter().copied()),
-        };
-        return (selection, taken);
-    }
-    let mut ranges = ranges(ids.iter().copied());
-    ranges.truncate(RANGES_MAX);
-    let taken = ids.iter().copied().filter(|id| in_ranges(&ranges, *id)).collect();
-    (Selection::Listed { ranges }, taken)
-}
 
 /// Why the kernel refused, as it is told.
 pub(crate) fn refusal(error: KernelError) -> Refusal {

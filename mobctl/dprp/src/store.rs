@@ -11,7 +11,7 @@ use crate::endpoint::Endpoint;
 use crate::host::Flow;
 use crate::key::{KEY_LENGTH, PublicKey};
 use crate::message::{read_flow, write_flow};
-use crate::mover::Relocation;
+use crate::moving::Relocation;
 use crate::notice::Refusal;
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer, jittered};
