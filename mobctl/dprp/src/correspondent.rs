@@ -377,6 +377,8 @@ impl Endpoint {
         peer.set_path(arrival.path);
         self.commit_remote(now, id, number, host);
         self.send_outcome(arrival, number);
+        // The peer is elsewhere now, perhaps where nobody translates addresses.
+        self.unstick(now, id, |claim| claim.stuck, host);
     }
 
     /// The mover has moved on from an address where it received the challenge: its token says so, wherever it comes from.

@@ -272,7 +272,7 @@ impl Endpoint {
     }
 
     /// What hindered these claims may be gone.
-    fn unstick(&mut self, now: Instant, id: PeerId, which: impl Fn(&Claim) -> bool, host: &mut dyn Host) {
+    pub(crate) fn unstick(&mut self, now: Instant, id: PeerId, which: impl Fn(&Claim) -> bool, host: &mut dyn Host) {
         let Some(claimant) = self.peers.get_mut(id).and_then(|peer| peer.claimant.there()) else { return };
         for claim in claimant.confirmed.values_mut().filter(|claim| which(claim)) {
             claim.again = false;
