@@ -1,5 +1,5 @@
 #!/bin/sh
-# What an administrator sees: events, status, doctor, sysctls, dtrace's probes; unloading under an open monitor.
+# What an administrator sees: what a daemon may, events, status, doctor, sysctls, dtrace's probes; unloading under an open monitor.
 # vm: seconds=400
 . "$(dirname "$0")/lib.sh"
 load
@@ -11,6 +11,8 @@ claimed 1
 check "the flow is claimed" $?
 
 for name in mobile peer; do
+	"$tool" confined "$(cat "$work/$name.pid")"
+	check "$name: the daemon cannot be traced, and gains no privileges" $?
 	spawn mobctl_in $name monitor --json >"$work/$name.events"
 done
 events() { grep -c "\"kind\":\"$2\"" "$work/$1.events"; } # JAIL KIND

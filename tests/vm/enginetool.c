@@ -1,10 +1,11 @@
 /*
  * What engine.sh needs on FreeBSD: traffic whose every byte is checked and
- * timed, moves by ioctl(2), and forged segments. Times are milliseconds of
- * CLOCK_MONOTONIC.
+ * timed, moves by ioctl(2), and forged segments; and what a daemon may. Times
+ * are milliseconds of CLOCK_MONOTONIC.
  */
 #include <sys/types.h>
 #include <sys/ioctl.h>
+#include <sys/procctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <netinet/in.h>
@@ -337,6 +338,18 @@ forge(char **a)
 	return (0);
 }
 
+/* Whether nobody may trace a process, it leaves no core, and can gain no privileges. */
+static int
+confined(pid_t pid)
+{
+	int traced, privileges;
+
+	if (procctl(P_PID, pid, PROC_TRACE_STATUS, &traced) != 0 ||
+	    procctl(P_PID, pid, PROC_NO_NEW_PRIVS_STATUS, &privileges) != 0)
+		err(1, "procctl");
+	return (traced != -1 || privileges != PROC_NO_NEW_PRIVS_ENABLE);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -364,5 +377,7 @@ main(int argc, char **argv)
 		return (moves(MOBCONN_MOVE_COMMIT));
 	if (argc == 7 && strcmp(what, "forge") == 0)
 		return (forge(a));
+	if (argc == 3 && strcmp(what, "confined") == 0)
+		return (confined(atoi(a[0])));
 	errx(64, "usage: see the source");
 }

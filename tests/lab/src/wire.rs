@@ -26,11 +26,10 @@ use nix::sys::prctl::set_timerslack;
 use nix::sys::time::TimeSpec;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -117,7 +116,6 @@ pub struct Wire {
     state: Arc<Mutex<State>>,
     extras: Queue,
     wake: Arc<UnixStream>,
-    awake: Arc<AtomicBool>,
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
@@ -149,25 +147,17 @@ impl Wire {
         for end in [&wake, &woken] {
             end.set_nonblocking(true).doing("making a socket non-blocking")?;
         }
-        let (extras, awake) = (Queue::default(), Arc::<AtomicBool>::default());
-        let seen = Arc::clone(&awake);
-        let carrier =
-            Carrier { hosts, ends, state: Arc::clone(&state), extras: Arc::clone(&extras), woken, awake: seen };
+        let extras = Queue::default();
+        let carrier = Carrier { hosts, ends, state: Arc::clone(&state), extras: Arc::clone(&extras), woken };
         let thread = thread::Builder::new()
             .name("wire".to_owned())
             .spawn(move || carrier.run(&stopped))
             .doing("starting the packet loop")?;
-        Ok(Self { state, extras, wake: Arc::new(wake), awake, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { state, extras, wake: Arc::new(wake), stop: Some(stop), thread: Some(thread) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
-    }
-
-    /// From now on the loop never sleeps, so that waking it up does not count as part of the path.
-    pub fn stay_awake(&self) {
-        self.awake.store(true, Ordering::Relaxed);
-        let _ = (&*self.wake).write(&[0]);
     }
 
     /// Where the kernel of a host puts what it does on its own.
@@ -243,7 +233,6 @@ struct Carrier {
     state: Arc<Mutex<State>>,
     extras: Queue,
     woken: UnixStream,
-    awake: Arc<AtomicBool>,
 }
 
 impl Carrier {
@@ -262,7 +251,6 @@ impl Carrier {
                 fds.push(PollFd::new(ends.device.as_fd(), PollFlags::POLLIN));
                 fds.push(PollFd::new(ends.router.as_fd(), PollFlags::POLLIN));
             }
-            let wait = if self.awake.load(Ordering::Relaxed) { Some(Duration::ZERO) } else { wait };
             // An interrupted wait is a short wait.
             let _ = ppoll(&mut fds, wait.map(TimeSpec::from_duration), None);
             let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();

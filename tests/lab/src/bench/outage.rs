@@ -61,7 +61,6 @@ fn one(places: &Places, outage: Duration) -> Result<[Duration; 4]> {
     for host in [&lab.world.mobile, &lab.world.peer] {
         host.namespace.sysctl("net/ipv4/tcp_timestamps", "0")?;
     }
-    lab.world.wire.stay_awake();
     let streams = begin(&mut lab, false, LENGTH)?;
     // In the midst of what both have to say.
     streams.allow(11);
