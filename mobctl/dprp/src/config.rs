@@ -25,8 +25,8 @@ pub struct Config {
     pub pinned: Vec<PublicKey>,
     /// Where associations are started to, if `mobile`: the addresses that the host's flows lead to.
     pub targets: Vec<Prefix>,
-    /// Whether this host starts associations, claims its flows and moves them. Another one answers, and keeps
-    /// associations alive.
+    /// Whether this host starts associations, claims its flows and moves them. Another one answers, and
+    /// renews what it has.
     pub mobile: bool,
     /// UDP port of the peers.
     pub port: u16,

@@ -82,8 +82,10 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// As it was before a restart. Which of the refused `claims` the kernel has still prepared, it knows itself.
     pub(crate) fn restored(number: u32, remote: SocketAddr, refused: Refused, claims: &Few<u32, Theirs>) -> Self {
-        let held = refused.iter().flat_map(|(range, _)| claims.range(range.first..=range.last));
-        let failed = held.map(|(_, theirs)| (theirs.flow, number)).collect();
+        let by_kernel = refused.iter().filter(|(_, reason)| reason.is_of_kernel());
+        let held = by_kernel.flat_map(|(range, _)| claims.range(range.first..=range.last));
+        let failed =
+            held.filter(|(_, theirs)| theirs.ended.is_none()).map(|(_, theirs)| (theirs.flow, number)).collect();
         Self { number, remote, refused, failed, proved: None, next: 0 }
     }
 
@@ -130,7 +132,12 @@ impl Part for Correspondent {
 
 impl Correspondent {
     pub(crate) fn is_empty(&self) -> bool {
-        self.claims.is_empty() && self.orphans.is_empty() && self.offers.is_empty() && self.pending.is_empty()
+        let unfinished = self.outcomes.iter().any(Outcome::is_unfinished);
+        !unfinished
+            && self.claims.is_empty()
+            && self.orphans.is_empty()
+            && self.offers.is_empty()
+            && self.pending.is_empty()
     }
 
     /// Claims whose connections live.
@@ -288,7 +295,8 @@ impl Endpoint {
         }
         // What this host sent to the new address would come from another than the mover's kernel knows: its TCP would answer
         // with RST.
-        if request.new != arrival.path.remote.ip() || hidden == Some(arrival.path.local) {
+        let hides = hidden == Some(arrival.path.local) && !request.selection.is_nothing();
+        if request.new != arrival.path.remote.ip() || hides {
             return Err(MoveRefusal::Translated);
         }
         Ok(())
@@ -374,11 +382,13 @@ impl Endpoint {
             }
             return;
         }
+        let elsewhere = peer.path(arrival.path.local) != Some(arrival.path);
         peer.set_path(arrival.path);
         self.commit_remote(now, id, number, host);
         self.send_outcome(arrival, number);
-        // The peer is elsewhere now, perhaps where nobody translates addresses.
-        self.unstick(now, id, |claim| claim.stuck, host);
+        if elsewhere {
+            self.try_again(now, id);
+        }
     }
 
     /// The mover has moved on from an address where it received the challenge: its token says so, wherever it comes from.

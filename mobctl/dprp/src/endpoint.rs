@@ -177,7 +177,8 @@ impl Endpoint {
         }
     }
 
-    /// Does what is due. To be called when [`Self::poll_timeout`] says so; calling it at any other time is harmless.
+    /// Does what is due. To be called when [`Self::poll_timeout`] says so, after [`Self::poll_transmit`] has nothing more:
+    /// what is due may have to follow what was sent. Calling it at any other time is harmless.
     pub fn handle_timeout(&mut self, now: Instant, host: &mut dyn Host) {
         while let Some(timer) = self.timers.pop(now) {
             match timer {

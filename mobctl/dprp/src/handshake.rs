@@ -560,8 +560,11 @@ impl Endpoint {
         peer.heard = now;
         peer.ping = None;
         peer.rekeying = false;
-        // Only who began learns how the other end sees it.
-        peer.hidden = (started && sent_from != seen_as).then_some(sent_from);
+        // Only who begins learns how the other end sees it: this host begins one too when it may have changed.
+        let unsure = !started && peer.hidden == Some(path.local) && peer.path(path.local) != Some(path);
+        if started {
+            peer.hidden = (sent_from != seen_as).then_some(sent_from);
+        }
         peer.set_path(path);
         let key = peer.key;
         for index in dropped {
@@ -585,6 +588,9 @@ impl Endpoint {
         self.adopt_wanted(now, id, path.remote.ip(), host);
         self.pump_releases(now, id);
         self.repeat_moves(now, id, restarted, host);
+        if unsure {
+            self.dial(now, path, Some(id));
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 //!     endpoint.handle_datagram / handle_event / handle_timeout
 //!     while let Some(transmit) = endpoint.poll_transmit() { send it }
 //!     while let Some(notice) = endpoint.poll_notice() { log it }
-//!     wait for a datagram, an event, or endpoint.poll_timeout()
+//!     wait for a datagram, an event, or endpoint.poll_timeout(), which may be now
 //! ```
 #![forbid(unsafe_code)]
 

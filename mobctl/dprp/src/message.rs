@@ -85,6 +85,13 @@ pub(crate) enum Selection {
     Listed { ranges: Vec<Range> },
 }
 
+impl Selection {
+    /// Whether it means no claims at all: such a move only tells an address.
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Bundles { count: 0, .. })
+    }
+}
+
 /// Digest of a set of claim numbers: it tells whether two ends mean the same set. Not secret, not a hash against an
 /// adversary: both numbers are the mover's own.
 pub(crate) fn digest(ids: impl IntoIterator<Item = u32>) -> u64 {

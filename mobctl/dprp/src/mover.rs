@@ -268,17 +268,27 @@ impl Endpoint {
     pub(crate) fn on_again_timer(&mut self, now: Instant, id: PeerId, host: &mut dyn Host) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.claimant.agains = peer.claimant.agains.saturating_add(1);
-        self.unstick(now, id, |claim| claim.again, host);
-    }
-
-    /// What hindered these claims may be gone.
-    pub(crate) fn unstick(&mut self, now: Instant, id: PeerId, which: impl Fn(&Claim) -> bool, host: &mut dyn Host) {
-        let Some(claimant) = self.peers.get_mut(id).and_then(|peer| peer.claimant.there()) else { return };
-        for claim in claimant.confirmed.values_mut().filter(|claim| which(claim)) {
+        for claim in peer.claimant.confirmed.values_mut().filter(|claim| claim.again) {
             claim.again = false;
             claim.stuck = false;
         }
         self.relocate(now, id, host);
+    }
+
+    /// The path to the peer is perhaps another one, where nothing hinders what was refused. Not at once: a peer could have
+    /// this done as often as it likes.
+    pub(crate) fn try_again(&mut self, now: Instant, id: PeerId) {
+        let Some(claimant) = self.peers.get_mut(id).and_then(|peer| peer.claimant.there()) else { return };
+        let mut any = false;
+        for claim in claimant.confirmed.values_mut().filter(|claim| claim.stuck) {
+            claim.again = true;
+            any = true;
+        }
+        if any {
+            claimant.agains = 0;
+            self.timers.cancel(Timer::Again(id));
+            self.set_again_timer(now, id);
+        }
     }
 
     fn begin(&mut self, now: Instant, id: PeerId, number: u32, moving: Moving) {
@@ -400,8 +410,7 @@ impl Endpoint {
                 self.send_move(now, id, number);
             }
         }
-        // It may be another path now, on which nobody translates addresses.
-        self.unstick(now, id, |claim| claim.stuck, host);
+        self.try_again(now, id);
     }
 
     pub(crate) fn on_move_challenge(&mut self, arrival: Arrival, number: u32, token: Token, refused: u32) {
@@ -419,13 +428,14 @@ impl Endpoint {
         moving.tries = 0;
         let asked = moving.unanswered.take();
         let is_recent = asked.is_none_or(|asked| arrival.now.since(asked) < self.config.timers.pending / 2);
-        let goes_ahead = refused == 0 && is_recent;
         let timers = self.config.timers;
         let first = self.peers.get(arrival.peer).map_or(timers.retry, |peer| peer.round_trip.timeout(timers.retry));
         let wait = jittered(first, &mut *self.rng);
         self.timers.set(Timer::Move(arrival.peer, number), arrival.now.after(wait));
-        if goes_ahead {
+        if refused == 0 && is_recent {
             self.timers.set(Timer::Ahead(arrival.peer, number), arrival.now);
+        } else {
+            self.timers.cancel(Timer::Ahead(arrival.peer, number));
         }
         self.reply(arrival, &Message::MoveResponse { number, token });
     }

@@ -229,6 +229,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether a kernel gave this reason, perhaps after it had prepared.
+    pub(crate) const fn is_of_kernel(self) -> bool {
+        matches!(self, Self::Stale | Self::Conflict | Self::Full | Self::Kernel)
+    }
+
     /// The refusal that `value` stands for, if any.
     #[must_use]
     pub const fn from_raw(value: u8) -> Option<Self> {
@@ -251,7 +256,8 @@ impl Refusal {
 pub enum MoveRefusal {
     /// The new address is not one that a host can have.
     Address = 1,
-    /// The request came from another address than the new one: address translation, or a forgery.
+    /// The request came from another address than the new one, or the peer's own address is seen as another one: address
+    /// translation, or a forgery.
     Translated = 2,
     /// The two ends disagree about which claims were selected: the mover has to list them.
     Mismatch = 3,

@@ -84,7 +84,7 @@ impl Chronicle {
                 let begun = self.started.remove(&(peer.to_string(), *number));
                 let new = begun.and_then(|begun| begun.new).filter(|_| *reason == MoveRefusal::Translated);
                 if let Some(new) = new {
-                    self.translation(notice.at, peer, format!("{new} does not arrive as that"));
+                    self.translation(notice.at, peer, format!("the move to {new} was refused"));
                 }
             }
             News::PeerMoved { peer, old, new, flows, refused, elapsed, .. } => self.past(

@@ -49,37 +49,37 @@ impl<H: Host> End<H> {
     }
 
     pub(crate) fn event(&mut self, now: Instant, event: Event) -> Vec<Datagram> {
-        self.timed(|end| end.endpoint.handle_event(now, event, &mut end.kernel))
-    }
-
-    /// Takes all of these in, one after the other, as a daemon would.
-    pub(crate) fn take(&mut self, now: Instant, datagrams: &[Datagram]) -> Vec<Datagram> {
-        self.timed(|end| {
-            for Datagram { from, to, data } in datagrams {
-                let from = SocketAddr::new(*from, PORT);
-                end.endpoint.handle_datagram(now, *to, from, data, &mut end.kernel);
-                if end.endpoint.poll_timeout().is_some_and(|due| due <= now) {
-                    end.endpoint.handle_timeout(now, &mut end.kernel);
-                }
-                end.listen();
-            }
-        })
-    }
-
-    fn timed(&mut self, work: impl FnOnce(&mut Self)) -> Vec<Datagram> {
         let begin = processor();
-        work(self);
         let mut sent = Vec::new();
-        while let Some(transmit) = self.endpoint.poll_transmit() {
-            let from = transmit.local.unwrap();
-            sent.push(Datagram { from, to: transmit.remote.ip(), data: transmit.data });
-        }
-        self.listen();
+        self.endpoint.handle_event(now, event, &mut self.kernel);
+        self.send(&mut sent);
         self.spent += processor() - begin;
         sent
     }
 
-    fn listen(&mut self) {
+    /// Takes all of these in, one after the other, as a daemon would.
+    pub(crate) fn take(&mut self, now: Instant, datagrams: &[Datagram]) -> Vec<Datagram> {
+        let begin = processor();
+        let mut sent = Vec::new();
+        for Datagram { from, to, data } in datagrams {
+            let from = SocketAddr::new(*from, PORT);
+            self.endpoint.handle_datagram(now, *to, from, data, &mut self.kernel);
+            self.send(&mut sent);
+            if self.endpoint.poll_timeout().is_some_and(|due| due <= now) {
+                self.endpoint.handle_timeout(now, &mut self.kernel);
+                self.send(&mut sent);
+            }
+        }
+        self.spent += processor() - begin;
+        sent
+    }
+
+    /// Collects what is to be sent, and hears what is told.
+    fn send(&mut self, sent: &mut Vec<Datagram>) {
+        while let Some(transmit) = self.endpoint.poll_transmit() {
+            let from = transmit.local.unwrap();
+            sent.push(Datagram { from, to: transmit.remote.ip(), data: transmit.data });
+        }
         while let Some(notice) = self.endpoint.poll_notice() {
             if let News::MoveCommitted { flows, refused: 0, .. } | News::PeerMoved { flows, refused: 0, .. } =
                 notice.news

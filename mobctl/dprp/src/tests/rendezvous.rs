@@ -137,6 +137,27 @@ fn a_peer_that_is_translated_refuses() {
     world.assert_agreed();
 }
 
+/// Each end refuses what the other one moves, again and again: neither makes the other one ask more often for that.
+#[test]
+fn refusals_of_both_do_not_chase_each_other() {
+    let (mut world, flows) = both_mobile(7);
+    for node in 0..2 {
+        world.nodes[node].kernel.falters.extend(flows.iter().flat_map(|flow| [*flow, flow.mirrored()]));
+    }
+    tell(&mut world, 0, CAFE);
+    tell(&mut world, 1, SERVER_TOO);
+    world.strict = false;
+    world.go(0, HOME, CAFE, false);
+    world.go(1, SERVER, SERVER_TOO, false);
+    world.run(60 * SECOND);
+    world.go(0, CAFE, TRAIN, false);
+    world.run(240 * SECOND);
+    for node in &world.nodes {
+        let begun = node.news.iter().filter(|(_, news)| matches!(news, News::MoveStarted { .. })).count();
+        assert!((1..30).contains(&begun), "{begun} moves in five minutes");
+    }
+}
+
 /// The name leads to a stranger of the group, to nowhere, and to nonsense: nothing comes of it.
 #[test]
 fn the_dns_is_only_a_hint() {

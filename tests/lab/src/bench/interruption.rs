@@ -20,8 +20,9 @@ const TICK: Duration = Duration::from_millis(1);
 const PROOF: u64 = 50;
 /// Moves that are measured, after a first one.
 const MOVES: usize = 10;
-/// Worlds in which that is done, where first moves are told apart.
+/// Where first moves are told apart: worlds, and moves after the first one in each.
 const WORLDS: usize = 5;
+const LATER: usize = 2;
 /// What a move may take beside round trips, milliseconds.
 const ALLOWANCE: f64 = 3.0;
 /// The daemons' port.
@@ -76,7 +77,7 @@ pub(super) fn break_before_make(places: &Places, one_way: u32) -> Result<Vec<Row
     let (mut first, mut later) = (Vec::new(), Vec::new());
     for _ in 0..WORLDS {
         let flow = Flow::start(places, Duration::from_millis(one_way.into()))?;
-        for number in 0..=MOVES / WORLDS {
+        for number in 0..=LATER {
             flow.proceeds()?;
             let (from, to) = ends(number);
             move_by_daemon(&flow.lab, from, to, flow.address)?;

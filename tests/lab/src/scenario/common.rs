@@ -8,7 +8,7 @@ use crate::stream::{self, Load, Pump};
 use crate::watch::Resumption;
 use mobconn_abi::Counter;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest that anything is waited for. Nothing depends on how long it takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -112,11 +112,24 @@ pub(crate) fn begin(lab: &mut Lab, v6: bool, bytes: u64) -> Result<Streams> {
 /// The mobile host is nowhere for a while, and then in the second network. Ends when both have sent data from there.
 pub(crate) fn vanish(lab: &Lab, streams: &Streams, outage: Duration) -> Result<Resumption> {
     let (old, new) = lab.change_interface(WLAN, CELL, streams.address)?;
-    std::thread::sleep(outage);
+    busy_for(lab, outage)?;
     lab.plug_in(CELL, new);
     let report = lab.mover()?.announce(old, new)?;
     check!(report["peers"][0]["outcome"] == "moved", "the move came to {report}");
     lab.wait_resumed(PATIENCE, |heard| heard.sent_data.is_some() && heard.received_data.is_some())
+}
+
+/// Waits. The daemons are asked how they are meanwhile: a machine on which nothing happens takes a while to wake up, a
+/// virtual one above all, and that is no part of a move.
+fn busy_for(lab: &Lab, time: Duration) -> Result<()> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        for number in [0, 1] {
+            lab.daemon(number)?.ask(&serde_json::json!({"command": "status"}))?;
+        }
+        std::thread::sleep(Duration::from_millis(10).min(end.saturating_duration_since(Instant::now())));
+    }
+    Ok(())
 }
 
 /// A time as people read it.
