@@ -279,14 +279,20 @@ impl Endpoint {
     /// this done as often as it likes.
     pub(crate) fn try_again(&mut self, now: Instant, id: PeerId) {
         let Some(claimant) = self.peers.get_mut(id).and_then(|peer| peer.claimant.there()) else { return };
+        claimant.agains = 0;
+        self.timers.cancel(Timer::Again(id));
+        self.hope(now, id);
+    }
+
+    /// What was refused, for whatever reason, will be tried again.
+    fn hope(&mut self, now: Instant, id: PeerId) {
+        let Some(claimant) = self.peers.get_mut(id).and_then(|peer| peer.claimant.there()) else { return };
         let mut any = false;
         for claim in claimant.confirmed.values_mut().filter(|claim| claim.stuck) {
             claim.again = true;
             any = true;
         }
         if any {
-            claimant.agains = 0;
-            self.timers.cancel(Timer::Again(id));
             self.set_again_timer(now, id);
         }
     }
@@ -574,6 +580,10 @@ impl Endpoint {
         self.changed();
         let refused = moving.flows.keys().map(|claim| (*claim, Refusal::Kernel)).collect();
         self.stay(now, id, number, &moving.flows, &refused, host);
+        if reason == MoveRefusal::Translated {
+            // A translator may go, and who is on the path can pretend that there is one.
+            self.hope(now, id);
+        }
         self.pump_releases(now, id);
     }
 
