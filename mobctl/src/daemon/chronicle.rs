@@ -361,7 +361,7 @@ mod tests {
         let started = || News::MoveStarted { peer, number: 1, old, new, flows: 1 };
         assert_eq!(told(vec![started(), refused(MoveRefusal::Address)]), "", "another reason");
         let said = told(vec![started(), refused(MoveRefusal::Translated)]);
-        assert!(said.contains("10.0.0.1 does not arrive"), "{said}");
+        assert!(said.contains("the move to 10.0.0.1 was refused"), "{said}");
         assert_eq!(told(vec![News::MoveCommitted { peer, number: 2, new, flows: 1, refused: 0, elapsed }]), "");
     }
 
