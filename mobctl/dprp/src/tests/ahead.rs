@@ -189,14 +189,7 @@ fn a_move_that_is_refused_is_not_ahead() {
     let mut world = World::pair(8);
     let flow = world.claimed(1, HOME, SERVER)[0];
     world.nodes[0].up.insert(ip(TRAIN));
-    world.meddle = Some(Box::new(|datagram| {
-        if datagram.from.ip() == ip(CAFE) {
-            datagram.from.set_ip(ip(TRAIN));
-        } else if datagram.to.ip() == ip(TRAIN) {
-            datagram.to.set_ip(ip(CAFE));
-        }
-        true
-    }));
+    world.meddle = Some(translator(CAFE, TRAIN));
     world.go(0, HOME, CAFE, false);
     world.run(SECOND);
     let refused = |news: &News| matches!(news, News::MoveRefused { reason: MoveRefusal::Translated, .. });

@@ -291,14 +291,7 @@ fn address_translation_is_noticed_and_nothing_is_claimed_through_it() {
     let (inside, outside) = (HOME, TRAIN);
     world.add(mobile(1), &[inside, outside]);
     world.add(fixed(2), &[SERVER]);
-    world.meddle = Some(Box::new(move |datagram| {
-        if datagram.from.ip() == ip(inside) {
-            datagram.from.set_ip(ip(outside));
-        } else if datagram.to.ip() == ip(outside) {
-            datagram.to.set_ip(ip(inside));
-        }
-        true
-    }));
+    world.meddle = Some(translator(inside, outside));
     // The connection as each end sees it.
     let near = world.connect(0, 1, (inside, 40_000), (SERVER, 22));
     let far = crate::Flow { local: near.remote, remote: (ip(outside), 40_000).into(), ..near };

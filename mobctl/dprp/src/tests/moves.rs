@@ -485,14 +485,7 @@ fn address_translation_refuses_the_move_and_the_flow_stays() {
     let mut world = World::pair(21);
     let flow = world.claimed(1, HOME, SERVER)[0];
     world.nodes[0].up.insert(ip(TRAIN));
-    world.meddle = Some(Box::new(|datagram| {
-        if datagram.from.ip() == ip(CAFE) {
-            datagram.from.set_ip(ip(TRAIN));
-        } else if datagram.to.ip() == ip(TRAIN) {
-            datagram.to.set_ip(ip(CAFE));
-        }
-        true
-    }));
+    world.meddle = Some(translator(CAFE, TRAIN));
     world.go(0, HOME, CAFE, true);
     world.run(SECOND);
     let refused = |news: &News| matches!(news, News::MoveRefused { number: 1, reason: MoveRefusal::Translated, .. });
@@ -505,14 +498,7 @@ fn address_translation_refuses_the_move_and_the_flow_stays() {
 fn what_a_translator_hindered_moves_when_it_is_gone() {
     let mut world = World::pair(21);
     let flow = world.claimed(1, HOME, SERVER)[0];
-    world.meddle = Some(Box::new(|datagram| {
-        if datagram.from.ip() == ip(CAFE) {
-            datagram.from.set_ip(ip(TRAIN));
-        } else if datagram.to.ip() == ip(TRAIN) {
-            datagram.to.set_ip(ip(CAFE));
-        }
-        true
-    }));
+    world.meddle = Some(translator(CAFE, TRAIN));
     world.go(0, HOME, CAFE, false);
     world.run(SECOND);
     let refused = |news: &News| matches!(news, News::MoveRefused { reason: MoveRefusal::Translated, .. });

@@ -105,6 +105,18 @@ pub(crate) fn host_key(number: u8) -> HostKey {
     HostKey::from_bytes(&[number; 32])
 }
 
+/// A router that gives what comes from one address another one, and sends back what comes for that.
+pub(crate) fn translator(inside: &'static str, outside: &'static str) -> Meddle {
+    Box::new(move |datagram| {
+        if datagram.from.ip() == ip(inside) {
+            datagram.from.set_ip(ip(outside));
+        } else if datagram.to.ip() == ip(outside) {
+            datagram.to.set_ip(ip(inside));
+        }
+        true
+    })
+}
+
 /// Configuration of a host that claims towards everything.
 pub(crate) fn mobile(number: u8) -> Config {
     let mut config = Config::new(host_key(number), GroupKey::from_bytes(&[42; 32]));
