@@ -155,31 +155,39 @@ fn search_path() -> OsString {
     path
 }
 
+/// The file of a program.
+fn find(name: &str) -> Option<PathBuf> {
+    env::split_paths(&search_path()).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
 /// Makes sure that the programs exist; each comes with the package that has it.
 ///
 /// # Errors
 /// [`Error::Missing`] with the packages to install.
 pub fn require(programs: &[(&str, &str)]) -> Result<()> {
-    let path = search_path();
-    let found = |name: &str| env::split_paths(&path).any(|dir| dir.join(name).is_file());
-    let missing: Vec<_> = programs.iter().filter(|(name, _)| !found(name)).map(|(_, package)| *package).collect();
+    let missing: Vec<_> =
+        programs.iter().filter(|(name, _)| find(name).is_none()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
     Err(Error::Missing(format!("packages are missing: {0}; install them (apt-get install {0})", missing.join(" "))))
 }
 
-/// Runs a program in `namespace` to its end, with `input`, and returns what it
-/// printed.
+/// Runs a program that ends by itself in `namespace`, with `input`, and returns
+/// what it printed.
+///
+/// It is started without a copy of this process, whose memory would have to be
+/// copied page by page where it is written next: in the midst of a move.
 ///
 /// # Errors
 /// [`Error::Program`] when it fails, with its own words.
 pub fn run<W: AsRef<str>>(namespace: &Namespace, words: &[W], input: &str) -> Result<String> {
     let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
     let (name, rest) = words.split_first().ok_or_else(|| Error::Program("no program named".to_owned()))?;
-    let mut command = Command::new(name);
+    let file = find(name).ok_or_else(|| missing(name, std::io::ErrorKind::NotFound.into()))?;
+    let mut command = Command::new(file);
     command.args(rest).env("PATH", search_path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = namespace.run(move || outlived_by_nothing(&mut command).spawn())?.map_err(|e| missing(name, e))?;
+    let mut child = namespace.run(move || command.spawn())?.map_err(|e| missing(name, e))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).doing(format_args!("writing to {name}"))?;
     }

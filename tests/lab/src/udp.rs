@@ -68,6 +68,34 @@ pub fn start(near: &Namespace, far: &Namespace, target: SocketAddr, period: Dura
     Ok((Ticker::start(client, 1, period)?, Ticker::start(server, 2, period)?))
 }
 
+/// What a datagram to `target` and back takes: the median of several, `pause` apart.
+///
+/// # Errors
+/// When a socket cannot be had, or a datagram does not come.
+pub fn round_trip(near: &Namespace, far: &Namespace, target: SocketAddr, pause: Duration) -> Result<Duration> {
+    const TIMES: usize = 9;
+    let any: SocketAddr = if target.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    let server = far.run(move || UdpSocket::bind(target))?.doing(format_args!("binding {target}"))?;
+    // Not connected: a connection would be mobconn's business.
+    let client = near.run(move || UdpSocket::bind(any))?.doing("binding a socket")?;
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(Duration::from_secs(5))).doing("setting a timeout")?;
+    }
+    let mut times = Vec::new();
+    let mut buffer = [0; LENGTH];
+    for _ in 0..TIMES {
+        thread::sleep(pause);
+        let began = Instant::now();
+        client.send_to(&buffer, target).doing("sending a datagram")?;
+        let (length, from) = server.recv_from(&mut buffer).doing("waiting for a datagram")?;
+        server.send_to(buffer.get(..length).unwrap_or_default(), from).doing("sending a datagram back")?;
+        client.recv_from(&mut buffer).doing("waiting for a datagram")?;
+        times.push(began.elapsed());
+    }
+    times.sort();
+    Ok(times.get(TIMES / 2).copied().unwrap_or_default())
+}
+
 impl Ticker {
     fn start(socket: UdpSocket, seed: u64, period: Duration) -> Result<Self> {
         let local = socket.local_addr().doing("naming a socket")?;

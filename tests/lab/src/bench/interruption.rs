@@ -1,6 +1,6 @@
 //! What a move costs a flow that sends every millisecond, both ways.
 
-use super::Row;
+use super::{Path, Row};
 use crate::cable::Lane;
 use crate::check;
 use crate::error::{Doing, Error, Result};
@@ -23,8 +23,8 @@ const MOVES: usize = 10;
 /// Where first moves are told apart: worlds, and moves after the first one in each.
 const WORLDS: usize = 5;
 const LATER: usize = 2;
-/// What a move may take beside round trips, milliseconds.
-const ALLOWANCE: f64 = 3.0;
+/// The port that echoes, at the peer.
+pub(super) const ECHO: u16 = 7;
 /// The daemons' port.
 const DPRP: u16 = 9434;
 
@@ -59,6 +59,12 @@ impl Flow {
         self.lab.wait_resumed(PATIENCE, |heard| heard.sent_data.is_some() && heard.received_data.is_some())?.costs()
     }
 
+    /// What the path takes there and back, beside the flow.
+    fn round_trip(&self) -> Result<Duration> {
+        let (near, far) = (&self.lab.world.mobile.namespace, &self.lab.world.peer.namespace);
+        udp::round_trip(near, far, SocketAddr::new(self.address, ECHO), Duration::from_millis(10))
+    }
+
     fn finish(self) -> Result<()> {
         self.mobile.finish()?;
         self.peer.finish()?;
@@ -74,7 +80,7 @@ fn ends(number: usize) -> (usize, usize) {
 /// The old network is gone before the new one is usable.
 pub(super) fn break_before_make(places: &Places, one_way: u32) -> Result<Vec<Row>> {
     // Only in the first move of a world the kernels make bindings.
-    let (mut first, mut later) = (Vec::new(), Vec::new());
+    let (mut first, mut later, mut trips) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..WORLDS {
         let flow = Flow::start(places, Duration::from_millis(one_way.into()))?;
         for number in 0..=LATER {
@@ -84,16 +90,17 @@ pub(super) fn break_before_make(places: &Places, one_way: u32) -> Result<Vec<Row
             flow.proceeds()?;
             if number == 0 { &mut first } else { &mut later }.push(flow.resumed()?);
         }
+        trips.push(flow.round_trip()?);
         flow.finish()?;
     }
-    let round_trip = 2.0 * f64::from(one_way);
+    let path = Path::new(trips);
     let name = |what: &str| format!("break before make, {one_way} ms one way, {what}");
-    let mut rows = Vec::new();
+    let mut rows = vec![path.row(name("round trip"))];
     for (which, costs) in [("", later), (", first move", first)] {
         let (left, received) = costs.into_iter().map(|[left, received]| (left, received)).unzip();
         let (leaves, comes) = (name(&format!("mobile > peer{which}")), name(&format!("peer > mobile{which}")));
-        rows.push(Row::times(leaves, left, Some(round_trip + ALLOWANCE)));
-        rows.push(Row::times(comes, received, Some(2.0 * round_trip + ALLOWANCE)));
+        rows.push(Row::times(leaves, left, Some(path.goal(1.0))));
+        rows.push(Row::times(comes, received, Some(path.goal(2.0))));
     }
     Ok(rows)
 }

@@ -9,6 +9,7 @@
 mod interruption;
 mod names;
 mod outage;
+mod warm;
 
 use crate::error::{Doing, Error, Result};
 use crate::lab::Places;
@@ -17,9 +18,9 @@ use crate::program::require;
 use crate::{ns, supervise};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
+use warm::Warm;
 
 /// A bench that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(400);
@@ -58,6 +59,32 @@ struct Row {
     goal: Option<f64>,
     /// Why it may be more here.
     excuse: Option<&'static str>,
+}
+
+/// What a path takes: the figures are to be compared with that, not with what its cables were told to take.
+struct Path {
+    trips: Vec<Duration>,
+}
+
+impl Path {
+    /// What a move may take beside round trips, milliseconds.
+    const ALLOWANCE: f64 = 3.0;
+
+    /// Of what datagrams there and back took.
+    fn new(mut trips: Vec<Duration>) -> Self {
+        trips.sort();
+        Self { trips }
+    }
+
+    /// What so many round trips may take, with what a move takes besides.
+    fn goal(&self, round_trips: f64) -> f64 {
+        let median = self.trips.get(self.trips.len() / 2).copied().unwrap_or_default();
+        median.as_secs_f64() * 1e3 * round_trips + Self::ALLOWANCE
+    }
+
+    fn row(&self, name: String) -> Row {
+        Row::times(name, self.trips.clone(), None)
+    }
 }
 
 impl Row {
@@ -99,11 +126,12 @@ impl Row {
 ///
 /// # Errors
 /// What went wrong.
-pub fn inside(build: &Path, name: &str) -> Result<()> {
+pub fn inside(build: &std::path::Path, name: &str) -> Result<()> {
     let bench = ALL.iter().find(|bench| bench.name == name);
     let bench = bench.ok_or_else(|| Error::Program(format!("no bench {name}")))?;
     let places = Places::new(build, &format!("bench-{name}"))?;
     ns::enter()?;
+    let _warm = Warm::start()?;
     for row in (bench.run)(&places)? {
         println!("{}", row.json());
     }
@@ -116,7 +144,7 @@ pub fn inside(build: &Path, name: &str) -> Result<()> {
 ///
 /// # Errors
 /// When one cannot be started, or the file cannot be written.
-pub fn run(build: &Path, names: &[String], json: Option<&Path>) -> Result<bool> {
+pub fn run(build: &std::path::Path, names: &[String], json: Option<&std::path::Path>) -> Result<bool> {
     require(&[("ip", "iproute2")])?;
     if let Some(name) = names.iter().find(|name| ALL.iter().all(|bench| bench.name != **name)) {
         let all: Vec<_> = ALL.iter().map(|bench| bench.name).collect();
@@ -124,6 +152,11 @@ pub fn run(build: &Path, names: &[String], json: Option<&Path>) -> Result<bool> 
     }
     let mut rows = Vec::new();
     let mut good = true;
+    let [untouched, touched] = warm::cost_of_a_page().map(|time| time.as_secs_f64() * 1e6);
+    for (what, value) in [("nobody touched for a second", untouched), ("was just touched", touched)] {
+        rows.push(Row::number(format!("this machine: touching a page that {what}"), value, "us", None).json());
+    }
+    rows.iter().for_each(|row| println!("{}", line(row)));
     for bench in ALL.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name)) {
         let said = tempfile::NamedTempFile::new().doing("making a file")?;
         let output = || said.as_file().try_clone().map(Stdio::from).doing("duplicating a file");
@@ -154,10 +187,10 @@ fn line(row: &Value) -> String {
     let (low, high) = (number("low"), number("high"));
     let spread = if low == high { String::new() } else { format!("{low:.2} to {high:.2}") };
     let goal = match (row["goal"].as_f64(), row["met"].as_bool()) {
-        (Some(goal), Some(true)) => format!("goal at most {goal}: met"),
+        (Some(goal), Some(true)) => format!("goal at most {goal:.2}: met"),
         (Some(goal), _) => match row["why"].as_str() {
-            Some(why) => format!("goal at most {goal}: not met here: {why}"),
-            None => format!("goal at most {goal}: NOT MET"),
+            Some(why) => format!("goal at most {goal:.2}: not met here: {why}"),
+            None => format!("goal at most {goal:.2}: NOT MET"),
         },
         _ => String::new(),
     };
@@ -179,9 +212,9 @@ mod tests {
         let words = line(&row);
         assert!(words.contains("1.00 to 9.00") && words.contains("NOT MET"), "{words}");
         let row = Row::number("b".to_owned(), 0.0, "", Some(0.0)).json();
-        assert!(line(&row).ends_with("goal at most 0: met"));
+        assert!(line(&row).ends_with("goal at most 0.00: met"));
         let excused = |value| Row::number("c".to_owned(), value, "", Some(3.0)).unless("it rains").json();
-        assert!(line(&excused(4.0)).ends_with("goal at most 3: not met here: it rains"));
+        assert!(line(&excused(4.0)).ends_with("goal at most 3.00: not met here: it rains"));
         assert_eq!((excused(4.0)["met"].as_bool(), excused(3.0)["why"].as_str()), (Some(false), None));
     }
 }

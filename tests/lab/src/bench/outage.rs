@@ -13,11 +13,14 @@
 //! for more than that. So these streams have no timestamps; [`alone`] shows
 //! what Linux does with them, without any move and without mobconn.
 
-use super::Row;
+use super::interruption::ECHO;
+use super::{Path, Row};
 use crate::cable::Lane;
 use crate::error::Result;
 use crate::lab::{Lab, Places, Shape};
 use crate::scenario::common::{MEGABYTE, Streams, WLAN, begin, vanish};
+use crate::udp;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Delay of the path, one way.
@@ -26,8 +29,6 @@ const ONE_WAY: u32 = 10;
 const RATE: u64 = 100_000_000;
 /// A stream that lasts for a while there.
 const LENGTH: u64 = 8 * MEGABYTE;
-/// What a move may take beside round trips, milliseconds.
-const ALLOWANCE: f64 = 3.0;
 /// Linux's longest retransmission timer.
 const LONGEST: Duration = Duration::from_secs(120);
 
@@ -40,23 +41,25 @@ const LINUX: &str = "Linux's TCP, which cannot be told as FreeBSD's is; see the 
 /// So many outages of this length, each in a world of its own.
 pub(super) fn bench(places: &Places, outage: Duration, times: usize) -> Result<Vec<Row>> {
     let all = (0..times).map(|_| one(places, outage)).collect::<Result<Vec<_>>>()?;
-    let (one_way, round_trip) = (f64::from(ONE_WAY), 2.0 * f64::from(ONE_WAY));
+    let path = Path::new(all.iter().map(|(round_trip, _)| *round_trip).collect());
     let name = |what: &str| format!("outage of {} s, {ONE_WAY} ms one way, {what}", outage.as_secs_f64());
-    let row = |what: &str, number: usize, goal: f64| {
-        let times = all.iter().filter_map(|costs| costs.get(number).copied()).collect();
-        Row::times(name(what), times, Some(goal + ALLOWANCE))
+    let row = |what: &str, number: usize, round_trips: f64| {
+        let times = all.iter().filter_map(|(_, costs)| costs.get(number).copied()).collect();
+        Row::times(name(what), times, Some(path.goal(round_trips)))
     };
     Ok(vec![
-        row("mobile host's TCP told", 0, round_trip),
+        path.row(name("round trip")),
+        row("mobile host's TCP told", 0, 1.0),
         // So that its data is there after two round trips.
-        row("peer's TCP told", 1, 2.0 * round_trip - one_way),
-        row("data mobile > peer", 2, round_trip).unless(LINUX),
-        row("data peer > mobile", 3, 2.0 * round_trip).unless(LINUX),
+        row("peer's TCP told", 1, 1.5),
+        row("data mobile > peer", 2, 1.0).unless(LINUX),
+        row("data peer > mobile", 3, 2.0).unless(LINUX),
     ])
 }
 
-/// When both kernels told TCP to send, when data left and when it came, after the new address was usable.
-fn one(places: &Places, outage: Duration) -> Result<[Duration; 4]> {
+/// What the path takes there and back; when both kernels told TCP to send, when data left and when it came, after the new
+/// address was usable.
+fn one(places: &Places, outage: Duration) -> Result<(Duration, [Duration; 4])> {
     let mut lab = Lab::new(places, &Shape::uniform(LANE))?;
     for host in [&lab.world.mobile, &lab.world.peer] {
         host.namespace.sysctl("net/ipv4/tcp_timestamps", "0")?;
@@ -66,13 +69,17 @@ fn one(places: &Places, outage: Duration) -> Result<[Duration; 4]> {
     streams.allow(11);
     streams.wait(3)?;
     let heard = vanish(&lab, &streams, outage)?;
+    let target = SocketAddr::new(streams.address, ECHO);
     streams.finish()?;
+    let (near, far) = (&lab.world.mobile.namespace, &lab.world.peer.namespace);
+    let round_trip = udp::round_trip(near, far, target, Duration::from_millis(50))?;
     lab.finish()?;
     let [left, received] = heard.costs()?;
     // Where nobody had to be told, TCP sent by itself.
     let [mobile, peer] = heard.told;
     let before = Duration::from_millis(ONE_WAY.into());
-    Ok([mobile.unwrap_or(left).min(left), peer.unwrap_or(received.saturating_sub(before)), left, received])
+    let told = [mobile.unwrap_or(left).min(left), peer.unwrap_or(received.saturating_sub(before))];
+    Ok((round_trip, [told[0], told[1], left, received]))
 }
 
 /// What Linux's TCP does alone: no mobconn, no move, a cable that is out for a while. When data left and came after
