@@ -173,7 +173,7 @@ impl Place {
         let (config, key) = (self.at("mobctl.conf"), self.at("ddns.key"));
         let text = std::fs::read_to_string(&config).unwrap();
         let text = text.split("[ddns]").next().unwrap();
-        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = common::ports::free_port();
         let name = format!("[ddns]\nname = \"laptop.example.org\"\nkey = {key:?}\nservers = [\"127.0.0.1:{port}\"]\n");
         std::fs::write(config, format!("{text}{name}{zone}")).unwrap();
         std::fs::write(&key, "hmac-sha256:laptop:bW9iY29ubi10ZXN0LXNlY3JldC0wMTIzNDU2Nzg5YWI=\n").unwrap();

@@ -5,7 +5,6 @@ mod common;
 use common::Fake;
 use mobconn_abi as abi;
 use serde_json::Value;
-use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -29,7 +28,7 @@ impl Place {
     /// A running daemon with these lines in its configuration.
     fn new(extra: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = common::ports::free_port();
         let mut place = Self { folder, fake: Fake::new(), daemon: None };
         // A daemon before this one may have left rules.
         place.fake.state().egress.rule_count = 1;

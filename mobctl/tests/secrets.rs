@@ -7,7 +7,6 @@ use common::Fake;
 use mobconn_abi::TCP;
 use mobctl::settings::Settings;
 use mobctl::tuple;
-use std::net::UdpSocket;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,7 +77,7 @@ impl Host {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = common::ports::free_port();
         let tsig: Vec<u8> = (0..32u8).map(|n| n.wrapping_mul(91) ^ 0x3c).collect();
         let text = format!(
             "host_key = \"{at}/host.key\"\ngroup_key = \"{at}/group.key\"\nclaims = \"{at}/claims\"\nport = {port}\n\

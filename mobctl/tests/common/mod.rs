@@ -2,6 +2,8 @@
 
 #[allow(dead_code, reason = "not every test prints JSON")]
 pub(crate) mod page;
+#[allow(dead_code, reason = "not every test starts a daemon")]
+pub(crate) mod ports;
 
 use mobconn_abi as abi;
 use mobconn_abi::{

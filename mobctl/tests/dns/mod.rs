@@ -1,12 +1,16 @@
 //! Real name servers for the tests, on loopback ports of their own: BIND 9 and Knot, as Debian packages them.
 #![allow(dead_code, reason = "every test program uses a part of it")]
 
+#[path = "../common/ports.rs"]
+mod ports;
+
 use mobconn_dprp::PublicKey;
 use mobctl::ddns::{Client, Config, Target};
 use mobctl::dns::System;
 use mobctl::dns::transport::{Clock, Wire, system_clock};
+pub(crate) use ports::free_port;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -54,17 +58,6 @@ pub(crate) fn program(name: &str, package: &str) -> PathBuf {
     let folders = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
     let found = folders.into_iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{name} is missing: tools/setup test installs it (apt-get install {package})"))
-}
-
-/// A port that nobody has now, neither in UDP nor in TCP.
-pub(crate) fn free_port() -> u16 {
-    loop {
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = udp.local_addr().unwrap().port();
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// Writes a file that nobody else may read.
