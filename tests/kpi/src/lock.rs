@@ -11,6 +11,7 @@ use crate::options::Planted;
 use crate::thread::{self, Held};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 
 /// `LO_INITIALIZED` of sys/lock.h.
@@ -155,8 +156,10 @@ fn set_word(class: Class, at: usize, thread: Option<usize>) {
         (Class::Mtx, None) => 0,
         (Class::Sx | Class::Rw, None) => 1,
     };
-    // SAFETY: the word behind the lock object; the lock's owner writes it.
-    unsafe { foreign::store((at + WORD) as *mut u8, &value.to_le_bytes()) };
+    let word = (at + WORD) as *mut usize;
+    // SAFETY: the word behind the lock object, which is as aligned as that. The kernel accesses it atomically, too: with a
+    // planted mistake, several threads believe that the lock is theirs.
+    unsafe { AtomicUsize::from_ptr(word) }.store(value, Ordering::Relaxed);
 }
 
 fn init(class: Class, at: usize, name: *const u8, recurse: bool, sleepable: bool) {
