@@ -167,6 +167,11 @@ impl Kernel {
         moves.iter().map(&mut one).collect()
     }
 
+    /// Whether a connection has this tuple, or a binding this wire side.
+    fn knows(&self, flow: &Flow) -> bool {
+        self.connections.contains_key(flow) || self.control.get_by_wire(&self.engine, &side(flow)).is_some()
+    }
+
     fn refused(&mut self) -> bool {
         let refused = self.refuse != 0;
         self.refuse = self.refuse.saturating_sub(1);
@@ -310,12 +315,13 @@ impl World {
             remote: SocketAddr::new(address(self.nodes[1].address), 22),
             protocol: if port & 4 == 0 { Protocol::Tcp } else { Protocol::Udp },
         };
-        for (node, flow) in self.nodes.iter_mut().zip([flow, flow.mirrored()]) {
+        let ends = [flow, flow.mirrored()];
+        // A host gives nobody a tuple that is in use. One that is some flow's on the wire the module would displace.
+        if self.nodes.iter().zip(&ends).any(|(node, flow)| node.kernel.knows(flow)) {
+            return;
+        }
+        for (node, flow) in self.nodes.iter_mut().zip(ends) {
             self.instances += 1;
-            // A host gives nobody a tuple that is in use, on either side.
-            if node.kernel.connections.contains_key(&flow) {
-                return;
-            }
             node.kernel.connections.insert(flow, self.instances);
         }
     }
