@@ -115,6 +115,10 @@ impl Endpoint {
                 };
                 let former = claim.moving.filter(|_| claim.ahead);
                 heading.entry((hold, former)).or_default().insert(*number);
+            } else if claim.at == new && claim.stuck && claim.moving.is_none() {
+                // Back where it stands. The peer refused its last move, but may have made one before that of which this host
+                // never heard.
+                heading.entry((false, None)).or_default().insert(*number);
             } else {
                 continue;
             }

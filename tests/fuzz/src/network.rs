@@ -283,6 +283,10 @@ impl World {
             // The correspondent's old addresses work on; the mover's only while it has them.
             if address(node.address) == local {
                 node.endpoint.handle_datagram(now, local, from, &transmit.data, &mut node.kernel);
+                // What is due now is done before the next datagram, as the daemon does.
+                if node.endpoint.poll_timeout().is_some_and(|due| due <= now) {
+                    node.endpoint.handle_timeout(now, &mut node.kernel);
+                }
             }
         }
         self.collect();
@@ -490,7 +494,10 @@ impl World {
                         Other::Pending { generation, .. } => generation,
                         Other::None | Other::Grace { .. } => by.generation,
                     });
-                    newest >= half.map_or(0, |half| half.generation) + 2
+                    let theirs = half.map_or(0, |half| half.generation);
+                    // The other end has made a move of which this one has not heard, and this one is in the next already.
+                    let between = by.is_some_and(|by| by.generation < theirs) && theirs < newest;
+                    newest >= theirs + 2 || between
                 };
                 let (ours, theirs) = (sent.map(|b| (b.local, b.remote)), known.map(|b| (b.local, b.remote)));
                 if overtaken(theirs.map(|(local, _)| local), ours.map(|(_, remote)| remote))

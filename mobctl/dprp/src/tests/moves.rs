@@ -516,6 +516,31 @@ fn what_a_translator_hindered_moves_when_it_is_gone() {
 }
 
 #[test]
+fn who_comes_back_to_where_its_flows_stand_says_so() {
+    let mut world = World::pair(23);
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    // The peer moves the flow, and its word is lost with the network and the daemon that waited for it.
+    world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER) || datagram.data.len() != COMMIT));
+    world.go(0, HOME, CAFE, true);
+    world.run(50 * MS);
+    assert_eq!((world.wire(0, &flow).0, world.wire(1, &flow.mirrored()).1), (ip(HOME), ip(CAFE)));
+    world.resume(0);
+    // From here it refuses everything, and says nothing of earlier moves.
+    world.meddle = Some(translator(TRAIN, "203.0.113.250"));
+    world.go(0, CAFE, TRAIN, false);
+    world.go(0, HOME, TRAIN, false);
+    world.run(SECOND);
+    let refused = |news: &News| matches!(news, News::MoveRefused { reason: MoveRefusal::Translated, .. });
+    assert!(world.nodes[0].has_news(refused));
+    assert_eq!((world.wire(0, &flow).0, world.wire(1, &flow.mirrored()).1), (ip(HOME), ip(CAFE)));
+    world.meddle = None;
+    world.go(0, TRAIN, HOME, false);
+    world.run(SECOND);
+    world.assert_agreed();
+    assert_eq!(world.wire(1, &flow.mirrored()).1, ip(HOME));
+}
+
+#[test]
 fn several_peers_move_at_once() {
     let mut world = World::new(22);
     world.add(mobile(1), &[HOME]);
