@@ -80,6 +80,7 @@ pub(super) fn nat(places: &Places) -> Result<Figures> {
     join(&lab, WLAN, streams.address)?;
     streams.allow(7);
     streams.wait(7)?;
+    check!(committed(&lab)? == 0, "flows moved although they were where they can be");
 
     leave(&lab, CELL)?;
     wire.translate(cell, false);
@@ -88,7 +89,9 @@ pub(super) fn nat(places: &Places) -> Result<Figures> {
     streams.allow(11);
     streams.wait(11)?;
     wait_troubles(&lab, 0)?;
-    check!(committed(&lab)? == 1, "{} moves instead of 1", committed(&lab)?);
+    // The last one to there. When the other network went, the host told its peer that its flows are where they were.
+    let moves = committed(&lab)?;
+    check!((1..=2).contains(&moves), "{moves} moves instead of 1 or 2");
     streams.finish()?;
     let figures = vec![rewritten(&lab)?];
     lab.finish()?;
