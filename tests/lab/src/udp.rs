@@ -6,7 +6,7 @@ use crate::error::{Doing, Error, Result};
 use crate::ns::Namespace;
 use std::collections::HashSet;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -53,7 +53,7 @@ pub fn lost(near: &Ticker, far: &Ticker, patience: Duration) -> u64 {
 /// # Errors
 /// When a socket or a thread cannot be had.
 pub fn start(near: &Namespace, far: &Namespace, target: SocketAddr, period: Duration) -> Result<(Ticker, Ticker)> {
-    let any: SocketAddr = if target.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    let any = any_port(target.ip());
     let server = far.run(move || UdpSocket::bind(target))?.doing(format_args!("binding {target}"))?;
     let client = near.run(move || {
         let socket = UdpSocket::bind(any)?;
@@ -68,13 +68,19 @@ pub fn start(near: &Namespace, far: &Namespace, target: SocketAddr, period: Dura
     Ok((Ticker::start(client, 1, period)?, Ticker::start(server, 2, period)?))
 }
 
-/// What a datagram to `target` and back takes: the median of several, `pause` apart.
+/// The address that stands for all of the family of `like`, and the port that stands for any.
+fn any_port(like: IpAddr) -> SocketAddr {
+    if like.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() }
+}
+
+/// What a datagram to `address` of the far host and back takes: the median of several, `pause` apart.
 ///
 /// # Errors
 /// When a socket cannot be had, or a datagram does not come.
-pub fn round_trip(near: &Namespace, far: &Namespace, target: SocketAddr, pause: Duration) -> Result<Duration> {
+pub fn round_trip(near: &Namespace, far: &Namespace, address: IpAddr, pause: Duration) -> Result<Duration> {
     const TIMES: usize = 9;
-    let any: SocketAddr = if target.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    const ECHO: u16 = 7;
+    let (any, target) = (any_port(address), SocketAddr::new(address, ECHO));
     let server = far.run(move || UdpSocket::bind(target))?.doing(format_args!("binding {target}"))?;
     // Not connected: a connection would be mobconn's business.
     let client = near.run(move || UdpSocket::bind(any))?.doing("binding a socket")?;

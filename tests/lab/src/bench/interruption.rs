@@ -1,6 +1,6 @@
 //! What a move costs a flow that sends every millisecond, both ways.
 
-use super::{Path, Row};
+use super::{Row, Trips};
 use crate::cable::Lane;
 use crate::check;
 use crate::error::{Doing, Error, Result};
@@ -23,8 +23,6 @@ const MOVES: usize = 10;
 /// Where first moves are told apart: worlds, and moves after the first one in each.
 const WORLDS: usize = 5;
 const LATER: usize = 2;
-/// The port that echoes, at the peer.
-pub(super) const ECHO: u16 = 7;
 /// The daemons' port.
 const DPRP: u16 = 9434;
 
@@ -62,7 +60,7 @@ impl Flow {
     /// What the path takes there and back, beside the flow.
     fn round_trip(&self) -> Result<Duration> {
         let (near, far) = (&self.lab.world.mobile.namespace, &self.lab.world.peer.namespace);
-        udp::round_trip(near, far, SocketAddr::new(self.address, ECHO), Duration::from_millis(10))
+        udp::round_trip(near, far, self.address, Duration::from_millis(10))
     }
 
     fn finish(self) -> Result<()> {
@@ -93,7 +91,7 @@ pub(super) fn break_before_make(places: &Places, one_way: u32) -> Result<Vec<Row
         trips.push(flow.round_trip()?);
         flow.finish()?;
     }
-    let path = Path::new(trips);
+    let path = Trips::new(trips);
     let name = |what: &str| format!("break before make, {one_way} ms one way, {what}");
     let mut rows = vec![path.row(name("round trip"))];
     for (which, costs) in [("", later), (", first move", first)] {

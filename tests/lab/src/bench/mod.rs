@@ -18,6 +18,7 @@ use crate::program::require;
 use crate::{ns, supervise};
 use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use warm::Warm;
@@ -62,11 +63,11 @@ struct Row {
 }
 
 /// What a path takes: the figures are to be compared with that, not with what its cables were told to take.
-struct Path {
+struct Trips {
     trips: Vec<Duration>,
 }
 
-impl Path {
+impl Trips {
     /// What a move may take beside round trips, milliseconds.
     const ALLOWANCE: f64 = 3.0;
 
@@ -126,7 +127,7 @@ impl Row {
 ///
 /// # Errors
 /// What went wrong.
-pub fn inside(build: &std::path::Path, name: &str) -> Result<()> {
+pub fn inside(build: &Path, name: &str) -> Result<()> {
     let bench = ALL.iter().find(|bench| bench.name == name);
     let bench = bench.ok_or_else(|| Error::Program(format!("no bench {name}")))?;
     let places = Places::new(build, &format!("bench-{name}"))?;
@@ -144,7 +145,7 @@ pub fn inside(build: &std::path::Path, name: &str) -> Result<()> {
 ///
 /// # Errors
 /// When one cannot be started, or the file cannot be written.
-pub fn run(build: &std::path::Path, names: &[String], json: Option<&std::path::Path>) -> Result<bool> {
+pub fn run(build: &Path, names: &[String], json: Option<&Path>) -> Result<bool> {
     require(&[("ip", "iproute2")])?;
     if let Some(name) = names.iter().find(|name| ALL.iter().all(|bench| bench.name != **name)) {
         let all: Vec<_> = ALL.iter().map(|bench| bench.name).collect();

@@ -13,14 +13,12 @@
 //! for more than that. So these streams have no timestamps; [`alone`] shows
 //! what Linux does with them, without any move and without mobconn.
 
-use super::interruption::ECHO;
-use super::{Path, Row};
+use super::{Row, Trips};
 use crate::cable::Lane;
 use crate::error::Result;
 use crate::lab::{Lab, Places, Shape};
 use crate::scenario::common::{MEGABYTE, Streams, WLAN, begin, vanish};
 use crate::udp;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Delay of the path, one way.
@@ -41,7 +39,7 @@ const LINUX: &str = "Linux's TCP, which cannot be told as FreeBSD's is; see the 
 /// So many outages of this length, each in a world of its own.
 pub(super) fn bench(places: &Places, outage: Duration, times: usize) -> Result<Vec<Row>> {
     let all = (0..times).map(|_| one(places, outage)).collect::<Result<Vec<_>>>()?;
-    let path = Path::new(all.iter().map(|(round_trip, _)| *round_trip).collect());
+    let path = Trips::new(all.iter().map(|(round_trip, _)| *round_trip).collect());
     let name = |what: &str| format!("outage of {} s, {ONE_WAY} ms one way, {what}", outage.as_secs_f64());
     let row = |what: &str, number: usize, round_trips: f64| {
         let times = all.iter().filter_map(|(_, costs)| costs.get(number).copied()).collect();
@@ -69,17 +67,17 @@ fn one(places: &Places, outage: Duration) -> Result<(Duration, [Duration; 4])> {
     streams.allow(11);
     streams.wait(3)?;
     let heard = vanish(&lab, &streams, outage)?;
-    let target = SocketAddr::new(streams.address, ECHO);
+    let address = streams.address;
     streams.finish()?;
     let (near, far) = (&lab.world.mobile.namespace, &lab.world.peer.namespace);
-    let round_trip = udp::round_trip(near, far, target, Duration::from_millis(50))?;
+    let round_trip = udp::round_trip(near, far, address, Duration::from_millis(50))?;
     lab.finish()?;
     let [left, received] = heard.costs()?;
     // Where nobody had to be told, TCP sent by itself.
     let [mobile, peer] = heard.told;
     let before = Duration::from_millis(ONE_WAY.into());
-    let told = [mobile.unwrap_or(left).min(left), peer.unwrap_or(received.saturating_sub(before))];
-    Ok((round_trip, [told[0], told[1], left, received]))
+    let (mobile, peer) = (mobile.unwrap_or(left).min(left), peer.unwrap_or(received.saturating_sub(before)));
+    Ok((round_trip, [mobile, peer, left, received]))
 }
 
 /// What Linux's TCP does alone: no mobconn, no move, a cable that is out for a while. When data left and came after
