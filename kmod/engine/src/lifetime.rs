@@ -16,7 +16,7 @@ const EMBRYO: u32 = 90;
 pub struct Limits {
     /// How long an address is accepted after its flow has left it.
     pub grace: u32,
-    /// How long a UDP binding lives unused; 0: for ever.
+    /// How long a UDP binding without a connected socket lives unused; 0: for ever.
     pub udp_idle: u32,
 }
 
@@ -34,8 +34,8 @@ pub struct Expired {
 impl Control {
     /// Looks at up to `count` bindings with ids above `from`: ends graces, and
     /// removes bindings that translate nothing any more, TCP bindings whose
-    /// connection is gone (unless they were made by hand), and UDP bindings that nothing used for long,
-    /// unless a move is pending for a socket that is still connected.
+    /// connection is gone (unless they were made by hand), and UDP bindings that nothing used for long and that have no
+    /// connected socket.
     ///
     /// `alive` says whether the host has a TCP connection, `TIME_WAIT`
     /// included, or a connected UDP socket with a given stack side.
@@ -71,12 +71,9 @@ impl Control {
                 }
                 Protocol::Udp => {
                     let used = engine.table.used(flow).max(created);
+                    // A connected socket may be silent for hours; of others nothing is known but what they send.
                     let idle = limits.udp_idle != 0 && now.saturating_sub(used) >= limits.udp_idle;
-                    // A move in doubt keeps its binding while there is a socket: nothing can be sent.
-                    let pending = [Half::Local, Half::Remote]
-                        .iter()
-                        .any(|half| matches!(shape.second(*half), Second::Pending { .. }));
-                    idle && !(pending && alive(&stack()))
+                    idle && !alive(&stack())
                 }
             };
             if gone || changed.is_idle() {

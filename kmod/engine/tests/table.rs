@@ -345,26 +345,31 @@ fn an_idle_udp_binding_ends_and_a_busy_one_stays() {
     let stack = side("udp 10.1.0.2:4444 10.9.0.9:53");
     let wire = Side { local: ip("10.2.0.2"), ..stack };
     control.add(&engine, &stack, &wire, 100).unwrap();
-    assert_eq!(control.expire(&engine, 149, &limits(0, 50), (0, 9), |_| true), Expired::default());
+    assert_eq!(control.expire(&engine, 149, &limits(0, 50), (0, 9), |_| false), Expired::default());
     let mut packet = Bytes::new(incoming(&wire, "", b"x"));
     assert_eq!(engine.input(&mut packet, Version::V4, 149), Verdict::Translated);
     assert_eq!(control.get(&engine, &stack).unwrap().used, 149);
-    assert_eq!(control.expire(&engine, 198, &limits(0, 50), (0, 9), |_| true), Expired::default());
-    assert_eq!(control.expire(&engine, 500, &limits(0, 0), (0, 9), |_| true), Expired::default());
+    assert_eq!(control.expire(&engine, 198, &limits(0, 50), (0, 9), |_| false), Expired::default());
+    assert_eq!(control.expire(&engine, 500, &limits(0, 0), (0, 9), |_| false), Expired::default());
     assert_eq!(
-        control.expire(&engine, 199, &limits(0, 50), (0, 9), |_| true),
+        control.expire(&engine, 199, &limits(0, 50), (0, 9), |_| false),
         Expired { ended: 0, removed: 1, next: 0 }
     );
 }
 
 #[test]
-fn a_udp_binding_whose_move_is_in_doubt_stays() {
+fn a_udp_binding_stays_as_long_as_its_socket() {
     let (engine, mut control) = engine(4);
     let stack = side("udp 10.1.0.2:4444 10.9.0.9:53");
     control.prepare(&engine, &stack, &local("10.2.0.2", 1), |_| false, 100).unwrap();
-    assert_eq!(control.expire(&engine, 9999, &limits(0, 50), (0, 9), |_| true), Expired::default());
+    let alive = |side: &Side| *side == stack;
+    assert_eq!(control.expire(&engine, 9999, &limits(0, 50), (0, 9), alive), Expired::default());
     control.commit(&engine, &stack, Half::Local, 1, 9999).unwrap();
-    assert_eq!(control.expire(&engine, 9999, &limits(50, 50), (0, 9), |_| true).removed, 1);
+    assert_eq!(
+        control.expire(&engine, 99_999, &limits(50, 50), (0, 9), alive),
+        Expired { ended: 1, removed: 0, next: 0 }
+    );
+    assert_eq!(control.expire(&engine, 99_999, &limits(50, 50), (0, 9), |_| false).removed, 1);
 }
 
 /// Nobody is left who could end that move.

@@ -60,10 +60,14 @@ fn packets_end_nothing() {
 }
 
 #[test]
-fn udp_ends_when_it_is_not_used() {
+fn udp_ends_when_it_is_not_used_and_its_socket_is_gone() {
     for v6 in [false, true] {
         let (machine, vnet, stack, wire) = moved(v6, UDP);
         machine.sysctl_set("net.inet.mobconn.udp_idle", "200").expect("udp_idle");
+        machine.advance(Duration::from_hours(1));
+        assert_eq!(bindings(&machine), 1, "idle, but there");
+        let _ = vnet.ip_output(&segment(&stack, false, Kind::Data, b"out"), &Tx::new("em0"));
+        vnet.set_connections(&[]);
         for round in 0..10 {
             machine.advance(Duration::from_secs(150));
             if round % 2 == 0 {
