@@ -270,7 +270,7 @@ fn bindings_outlive_it_and_an_unfinished_move_goes_on() {
         record.local.pending_generation = 9;
         record.local.other = tuple::to_bytes("127.0.0.1".parse().unwrap());
     }
-    let mut daemon = place.start_watched("the move from 198.51.100.1 to 127.0.0.1 goes on");
+    let mut daemon = place.start_watched("the kernel has 1 rebinds prepared");
     daemon.expect("begins");
     daemon.signal("-TERM");
     assert_eq!(daemon.end(), Some(0));

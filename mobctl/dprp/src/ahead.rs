@@ -89,6 +89,7 @@ impl Endpoint {
         for claim in moving.flows.keys() {
             if let Some(claim) = peer.claimant.confirmed.get_mut(claim) {
                 claim.moving = None;
+                claim.unsure |= moving.perhaps;
                 if std::mem::take(&mut claim.ahead) {
                     back.entry(claim.at).or_default().push(claim.flow);
                 } else {

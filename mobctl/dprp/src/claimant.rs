@@ -81,6 +81,14 @@ pub(crate) struct Claim {
     pub(crate) stuck: bool,
     /// What refused it may pass: another flow's addresses, a full table.
     pub(crate) again: bool,
+    /// The peer may have it elsewhere than `at`: it has perhaps made a move of it that ended otherwise here.
+    pub(crate) unsure: bool,
+}
+
+impl Claim {
+    fn new(flow: Flow, bundle: u16, at: IpAddr) -> Self {
+        Self { flow, bundle, at, ahead: false, moving: None, stuck: false, again: false, unsure: false }
+    }
 }
 
 /// This host's claims towards one peer.
@@ -455,7 +463,7 @@ impl Endpoint {
                     mine.state = State::Confirmed(id, number);
                     mine.refused = 0;
                     let (bundle, at) = (offer.bundle, offer.at);
-                    let claim = Claim { flow, bundle, at, ahead: false, moving: None, stuck: false, again: false };
+                    let claim = Claim::new(flow, bundle, at);
                     peer.claimant.confirmed.insert(number, claim);
                     confirmed = confirmed.saturating_add(1);
                 }

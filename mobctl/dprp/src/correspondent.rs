@@ -8,7 +8,7 @@ use crate::codec::{Range, in_ranges, is_host_address, merged};
 use crate::endpoint::{Arrival, Endpoint};
 use crate::few::Few;
 use crate::host::{Flow, Half, Host};
-use crate::message::{Former, Message, Move, REFUSED_MAX, Selection, Token, digest};
+use crate::message::{Former, Message, Move, REFUSED_MAX, Selection, Stays, Token, digest};
 use crate::mover::{refusal, results};
 use crate::notice::{MoveRefusal, News, Refusal};
 use crate::rare::Part;
@@ -70,7 +70,7 @@ pub(crate) struct Pending {
 pub(crate) struct Outcome {
     pub(crate) number: u32,
     pub(crate) remote: SocketAddr,
-    pub(crate) refused: Refused,
+    pub(crate) refused: Vec<(Range, Stays)>,
     /// Flows that the kernel prepared and then did not commit: to be taken back.
     failed: Vec<(Flow, u32)>,
     /// When the mover proved that it receives there; `None`: before a restart, and somebody else may have the address by now.
@@ -81,8 +81,13 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// As it was before a restart. Which of the refused `claims` the kernel has still prepared, it knows itself.
-    pub(crate) fn restored(number: u32, remote: SocketAddr, refused: Refused, claims: &Few<u32, Theirs>) -> Self {
-        let by_kernel = refused.iter().filter(|(_, reason)| reason.is_of_kernel());
+    pub(crate) fn restored(
+        number: u32,
+        remote: SocketAddr,
+        refused: Vec<(Range, Stays)>,
+        claims: &Few<u32, Theirs>,
+    ) -> Self {
+        let by_kernel = refused.iter().filter(|(_, stays)| stays.reason.is_of_kernel());
         let held = by_kernel.flat_map(|(range, _)| claims.range(range.first..=range.last));
         let failed =
             held.filter(|(_, theirs)| theirs.ended.is_none()).map(|(_, theirs)| (theirs.flow, number)).collect();
@@ -200,7 +205,7 @@ pub(crate) fn few<T>(queue: &mut VecDeque<T>) {
 }
 
 /// How many claims these are, for the mover to know.
-fn counted(refused: &Refused) -> u32 {
+fn counted<T>(refused: &[(Range, T)]) -> u32 {
     u32::try_from(refused.iter().map(|(range, _)| range.count()).fold(0, u64::saturating_add)).unwrap_or(u32::MAX)
 }
 
@@ -212,6 +217,19 @@ fn gaps(range: Range, held: &[u32]) -> impl Iterator<Item = Range> {
         let (first, last) = (first?, last?);
         (first <= last).then_some(Range { first, last })
     })
+}
+
+/// Says of each refused claim whether it stands where `former`, the move before, led.
+fn placed(refused: Refused, claims: &Few<u32, Theirs>, former: Option<Former>) -> Vec<(Range, Stays)> {
+    let former = former.map(|former| former.number);
+    let mut placed = Vec::new();
+    for (range, reason) in refused {
+        let held = claims.range(range.first..=range.last);
+        let there: Vec<u32> = held.filter(|(_, held)| Some(held.generation) == former).map(|(id, _)| *id).collect();
+        placed.extend(gaps(range, &there).map(|rest| (rest, reason.into())));
+        placed.extend(there.into_iter().map(|id| (Range::one(id), Stays { reason, at_former: true })));
+    }
+    merged(placed)
 }
 
 /// Has the kernel take the wire sides that were another flow's when the move was prepared: the mover has proved that it
@@ -430,7 +448,7 @@ impl Endpoint {
                 }
             }
         }
-        let refused = merged(refused);
+        let refused = placed(merged(refused), &peer.correspondent.claims, pending.request.former);
         let news = News::PeerMoved {
             peer: peer.key,
             number,

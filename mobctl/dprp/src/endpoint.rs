@@ -11,6 +11,7 @@ use crate::key::PublicKey;
 use crate::message::Message;
 use crate::moving::Relocation;
 use crate::notice::{Counters, MoveView, News, Notice, PeerView};
+use crate::resume::Prepared;
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer, Timers, doubled, jittered};
 use crate::wire::Packet;
@@ -54,6 +55,15 @@ pub enum Event {
         /// Whether `old` still works: flows keep using it until the peer has committed.
         old_usable: bool,
     },
+    /// What the kernel had prepared when this endpoint began: moves of this host, which go on if their new address is among
+    /// `addresses`, this host's own; and of peers, who have 20 s to ask again. To be told
+    /// after the first flows.
+    Prepared {
+        /// All of it.
+        moves: Vec<Prepared>,
+        /// The addresses of this host that are up.
+        addresses: Vec<IpAddr>,
+    },
     /// What [`Endpoint::poll_query`] asked for: fresh addresses of a peer's name. Only a hint: keys decide who it is.
     Resolved {
         /// The name.
@@ -89,6 +99,8 @@ pub struct Endpoint {
     /// Batches of claims that wait for their proof, oldest first; some of them are through.
     pub(crate) offered: VecDeque<(PeerId, u32)>,
     pub(crate) relocations: Vec<Relocation>,
+    /// Moves of peers that the kernel had prepared when this endpoint began.
+    pub(crate) leftovers: Vec<(Flow, u32)>,
     /// See [`Endpoint::revision`].
     pub(crate) revision: u64,
     /// Made from a snapshot, and not yet compared with the kernel.
@@ -137,6 +149,7 @@ impl Endpoint {
             owners: BTreeMap::new(),
             offered: VecDeque::new(),
             relocations: Vec::new(),
+            leftovers: Vec::new(),
             revision: 0,
             restored: false,
         })
@@ -173,6 +186,7 @@ impl Endpoint {
         match event {
             Event::Flows(flows) => self.on_flows(now, flows, host),
             Event::Move { old, new, old_usable } => self.on_move_event(now, old, new, old_usable, host),
+            Event::Prepared { moves, addresses } => self.on_prepared(now, &moves, &addresses, host),
             Event::Resolved { name, addresses } => self.on_resolved(now, &name, &addresses),
         }
     }
@@ -195,6 +209,7 @@ impl Endpoint {
                 Timer::Ahead(peer, number) => self.on_ahead_timer(now, peer, number, host),
                 Timer::Again(peer) => self.on_again_timer(now, peer, host),
                 Timer::Pending(peer, number) => self.on_pending_timer(now, peer, number, host),
+                Timer::Leftovers => self.on_leftovers_timer(host),
             }
         }
     }

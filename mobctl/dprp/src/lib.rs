@@ -37,7 +37,9 @@ mod moving;
 mod noise;
 mod notice;
 mod rare;
+mod refused;
 mod replay;
+mod resume;
 mod seek;
 mod steward;
 mod store;
@@ -51,6 +53,7 @@ pub use host::{Flow, Half, Host, KernelError, Protocol};
 pub use key::{BadKey, GroupKey, HostKey, KEY_LENGTH, PublicKey};
 pub use notice::{ClaimStatus, Counters, MoveRefusal, MoveView, News, Notice, PeerView, Refusal};
 pub use rand_core;
+pub use resume::Prepared;
 pub use store::RestoreError;
 pub use time::Instant;
 

@@ -52,7 +52,7 @@ pub(crate) enum Message {
     /// ACG (response).
     MoveResponse { number: u32, token: Token },
     /// MCI (commit): one of `parts` parts.
-    MoveCommit { number: u32, part: u16, parts: u16, refused: Vec<(Range, Refusal)> },
+    MoveCommit { number: u32, part: u16, parts: u16, refused: Vec<(Range, Stays)> },
     /// MCI (refusal): nothing moves.
     MoveRefused { number: u32, reason: MoveRefusal },
 }
@@ -149,9 +149,9 @@ impl Message {
             }
             Self::MoveResponse { number, token } => w.u8(MOVE_RESPONSE).u32(*number).bytes(token),
             Self::MoveCommit { number, part, parts, refused } => {
-                w.u8(MOVE_COMMIT).u32(*number).u16(*part).u16(*parts).list(refused, |w, (range, reason)| {
+                w.u8(MOVE_COMMIT).u32(*number).u16(*part).u16(*parts).list(refused, |w, (range, stays)| {
                     write_range(w, range);
-                    w.u8(*reason as u8);
+                    w.u8(stays.raw());
                 })
             }
             Self::MoveRefused { number, reason } => w.u8(MOVE_REFUSED).u32(*number).u8(*reason as u8),
@@ -188,7 +188,7 @@ impl Message {
             MOVE_RESPONSE => Self::MoveResponse { number: r.u32()?, token: r.array()? },
             MOVE_COMMIT => {
                 let (number, part, parts) = (r.u32()?, r.u16()?, r.u16()?);
-                let refused = read_list(r, REFUSED_MAX, |r| Some((read_range(r)?, Refusal::from_raw(r.u8()?)?)))?;
+                let refused = read_list(r, REFUSED_MAX, |r| Some((read_range(r)?, Stays::from_raw(r.u8()?)?)))?;
                 (part < parts).then_some(Self::MoveCommit { number, part, parts, refused })?
             }
             MOVE_REFUSED => Self::MoveRefused { number: r.u32()?, reason: MoveRefusal::from_raw(r.u8()?)? },
@@ -253,6 +253,33 @@ fn read_list<T>(r: &mut Reader<'_>, most: usize, mut each: impl FnMut(&mut Reade
         return None;
     }
     (0..count).map(|_| each(r)).collect()
+}
+
+/// In a reason: the flow stands where the former move led.
+const AT_FORMER: u8 = 0x80;
+
+/// Why a flow did not move, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stays {
+    pub(crate) reason: Refusal,
+    /// The former move, which the refused one named, was made for it.
+    pub(crate) at_former: bool,
+}
+
+impl Stays {
+    pub(crate) fn raw(self) -> u8 {
+        self.reason as u8 | if self.at_former { AT_FORMER } else { 0 }
+    }
+
+    pub(crate) fn from_raw(value: u8) -> Option<Self> {
+        Some(Self { reason: Refusal::from_raw(value & !AT_FORMER)?, at_former: value & AT_FORMER != 0 })
+    }
+}
+
+impl From<Refusal> for Stays {
+    fn from(reason: Refusal) -> Self {
+        Self { reason, at_former: false }
+    }
 }
 
 fn write_range(w: &mut Writer, range: &Range) {

@@ -44,11 +44,12 @@ fn golden_small_messages() {
     );
     golden(&Message::MoveResponse { number: 3, token: TOKEN }, &[&[12, 0, 0, 0, 3][..], &TOKEN].concat());
     golden(&Message::MoveRefused { number: 3, reason: MoveRefusal::Mismatch }, &[14, 0, 0, 0, 3, 3]);
+    let stays = Stays { reason: Refusal::Kernel, at_former: true };
     let refused =
-        vec![(Range { first: 1, last: 2 }, Refusal::Gone), (Range { first: 4, last: 0x0a0b_0c0d }, Refusal::Kernel)];
+        vec![(Range { first: 1, last: 2 }, Refusal::Gone.into()), (Range { first: 4, last: 0x0a0b_0c0d }, stays)];
     golden(
         &Message::MoveCommit { number: 3, part: 1, parts: 2, refused },
-        &[13, 0, 0, 0, 3, 0, 1, 0, 2, 2, 0, 0, 0, 1, 0, 0, 0, 2, 1, 0, 0, 0, 4, 10, 11, 12, 13, 7],
+        &[13, 0, 0, 0, 3, 0, 1, 0, 2, 2, 0, 0, 0, 1, 0, 0, 0, 2, 1, 0, 0, 0, 4, 10, 11, 12, 13, 0x87],
     );
 }
 
@@ -144,7 +145,10 @@ fn largest_messages_fit() -> Result<(), std::net::AddrParseError> {
         (Message::Claim { first: 1, bundle: 1, flows: vec![v6; claim_capacity(false)] }, 1155),
         (Message::Release { serial: 1, ranges: ranges.clone() }, 1030),
         (large("2001:db8::1", BUNDLES_MAX)?, 1163),
-        (Message::MoveCommit { number: 1, part: 0, parts: 1, refused: vec![(ranges[0], Refusal::Gone); 128] }, 1162),
+        (
+            Message::MoveCommit { number: 1, part: 0, parts: 1, refused: vec![(ranges[0], Refusal::Gone.into()); 128] },
+            1162,
+        ),
     ];
     for (message, length) in messages {
         let written = message.write();

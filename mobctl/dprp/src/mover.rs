@@ -10,9 +10,9 @@ use crate::claimant::Claim;
 use crate::codec::{Range, is_host_address};
 use crate::endpoint::{Arrival, Endpoint, count};
 use crate::host::{Flow, Half, Host, KernelError};
-use crate::message::{Message, Selection, Token};
+use crate::message::{Message, Stays, Token};
 use crate::moving::{Commit, Moving, Relocation, select, whither};
-use crate::notice::{MoveRefusal, News, Refusal};
+use crate::notice::{News, Refusal};
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer, doubled, jittered};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,11 +35,6 @@ pub(crate) fn refusal(error: KernelError) -> Refusal {
         KernelError::Conflict => Refusal::Conflict,
         KernelError::Full => Refusal::Full,
     }
-}
-
-/// Whether what hindered a flow may be gone after a while.
-fn may_pass(reason: Refusal) -> bool {
-    matches!(reason, Refusal::Conflict | Refusal::Full)
 }
 
 /// Results of a kernel command with the flows they are about; a missing result is an error.
@@ -115,11 +110,7 @@ impl Endpoint {
                 };
                 let former = claim.moving.filter(|_| claim.ahead);
                 heading.entry((hold, former)).or_default().insert(*number);
-            } else if claim.at == new && claim.stuck && claim.moving.is_none() {
-                // Back where it stands. The peer refused its last move, but may have made one before that of which this host
-                // never heard.
-                heading.entry((false, None)).or_default().insert(*number);
-            } else {
+            } else if claim.at != new {
                 continue;
             }
             claim.stuck = false;
@@ -134,6 +125,8 @@ impl Endpoint {
         if !old_usable && let Some(path) = peer.path(old).filter(|path| path.local == old) {
             peer.set_path(Path { local: new, ..path });
         }
+        let asked: Vec<(u32, usize)> =
+            peer.moves.iter().filter(|(_, one)| !one.perhaps).map(|(number, one)| (*number, one.flows.len())).collect();
         if address_only && self.config.mobile {
             self.start_moves(now, id, relocation, None, BTreeSet::new(), host);
         }
@@ -143,6 +136,27 @@ impl Endpoint {
         for ((hold, former), ids) in heading {
             self.start_moves(now, id, Relocation { old_usable: !hold, ..relocation }, former, ids, host);
         }
+        for (number, flows) in asked {
+            let moving = self.peers.get(id).and_then(|peer| peer.moves.get(&number));
+            if moving.is_some_and(|moving| moving.flows.len() < flows) {
+                self.renumber(now, id, number, host);
+            }
+        }
+        self.ask_at_home(now, id, host);
+    }
+
+    /// Some flows of a move go elsewhere, and the peer has not answered it: nobody will answer its challenge, so that it is
+    /// never made for them. The others are asked for under another number.
+    fn renumber(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
+        let Some(moving) = self.end_move(id, number) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        for claim in moving.flows.keys() {
+            if let Some(claim) = peer.claimant.confirmed.get_mut(claim) {
+                claim.moving = None;
+            }
+        }
+        let relocation = Relocation { old: moving.old, new: moving.path.local, old_usable: !moving.hold };
+        self.start_moves(now, id, relocation, None, moving.flows.into_keys().collect(), host);
     }
 
     /// Moves the claims that stand at an address that was left, if nothing hinders them any more.
@@ -157,6 +171,7 @@ impl Endpoint {
                 self.start_moves(now, id, relocation, None, ids, host);
             }
         }
+        self.ask_at_home(now, id, host);
     }
 
     /// Prepares and asks for moves of these claims, as many as it takes to name them all. Without any claim the move
@@ -217,6 +232,7 @@ impl Endpoint {
                     tries: 0,
                     doubt: false,
                     token: None,
+                    perhaps: former.is_some(),
                     former,
                     refused: 0,
                     commit: None,
@@ -244,61 +260,6 @@ impl Endpoint {
             })
         };
         ids.into_iter().filter(|number| lives(number)).collect()
-    }
-
-    /// A flow that this host's own kernel does not let move.
-    fn stays(&mut self, now: Instant, id: PeerId, number: u32, reason: Refusal) {
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        let key = peer.key;
-        let Some(claim) = peer.claimant.confirmed.get_mut(&number) else { return };
-        claim.stuck = true;
-        claim.again = may_pass(reason);
-        let flow = claim.flow;
-        self.notice(now, News::FlowStays { peer: key, flow, reason });
-        if may_pass(reason) {
-            self.set_again_timer(now, id);
-        }
-    }
-
-    fn set_again_timer(&mut self, now: Instant, id: PeerId) {
-        let timers = self.config.timers;
-        let Some(peer) = self.peers.get(id) else { return };
-        if !self.timers.is_set(Timer::Again(id)) {
-            let wait = doubled(timers.claim_retry, peer.claimant.agains, timers.silence_cap);
-            self.timers.set(Timer::Again(id), now.after(jittered(wait, &mut *self.rng)));
-        }
-    }
-
-    pub(crate) fn on_again_timer(&mut self, now: Instant, id: PeerId, host: &mut dyn Host) {
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        peer.claimant.agains = peer.claimant.agains.saturating_add(1);
-        for claim in peer.claimant.confirmed.values_mut().filter(|claim| claim.again) {
-            claim.again = false;
-            claim.stuck = false;
-        }
-        self.relocate(now, id, host);
-    }
-
-    /// The path to the peer is perhaps another one, where nothing hinders what was refused. Not at once: a peer could have
-    /// this done as often as it likes.
-    pub(crate) fn try_again(&mut self, now: Instant, id: PeerId) {
-        let Some(claimant) = self.peers.get_mut(id).and_then(|peer| peer.claimant.there()) else { return };
-        claimant.agains = 0;
-        self.timers.cancel(Timer::Again(id));
-        self.hope(now, id);
-    }
-
-    /// What was refused, for whatever reason, will be tried again.
-    fn hope(&mut self, now: Instant, id: PeerId) {
-        let Some(claimant) = self.peers.get_mut(id).and_then(|peer| peer.claimant.there()) else { return };
-        let mut any = false;
-        for claim in claimant.confirmed.values_mut().filter(|claim| claim.stuck) {
-            claim.again = true;
-            any = true;
-        }
-        if any {
-            self.set_again_timer(now, id);
-        }
     }
 
     fn begin(&mut self, now: Instant, id: PeerId, number: u32, moving: Moving) {
@@ -339,8 +300,12 @@ impl Endpoint {
 
     /// A claim does not take part in this move any more.
     pub(crate) fn leave_move(&mut self, id: PeerId, number: u32, claim: u32) {
-        let Some(moving) = self.peers.get_mut(id).and_then(|peer| peer.moves.get_mut(&number)) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(moving) = peer.moves.get_mut(&number) else { return };
         moving.flows.remove(&claim);
+        if let Some(claim) = peer.claimant.confirmed.get_mut(&claim) {
+            claim.unsure |= moving.perhaps;
+        }
         if moving.flows.is_empty() {
             self.end_move(id, number);
         }
@@ -434,6 +399,7 @@ impl Endpoint {
             peer.round_trip.sample(arrival.now.since(moving.sent));
         }
         moving.token = Some(token);
+        moving.perhaps = true;
         moving.refused = refused;
         moving.tries = 0;
         let asked = moving.unanswered.take();
@@ -455,7 +421,7 @@ impl Endpoint {
         arrival: Arrival,
         number: u32,
         (part, parts): (u16, u16),
-        refused: &[(Range, Refusal)],
+        refused: &[(Range, Stays)],
         host: &mut dyn Host,
     ) {
         let Some(peer) = self.peers.get_mut(arrival.peer) else { return };
@@ -466,8 +432,8 @@ impl Endpoint {
             *commit = Commit { parts, seen: BTreeSet::new(), refused: BTreeMap::new() };
         }
         commit.seen.insert(part);
-        for (range, reason) in refused {
-            commit.refused.extend(moving.flows.range(range.first..=range.last).map(|(claim, _)| (*claim, *reason)));
+        for (range, stays) in refused {
+            commit.refused.extend(moving.flows.range(range.first..=range.last).map(|(claim, _)| (*claim, *stays)));
         }
         if commit.seen.len() == usize::from(parts) {
             self.complete(arrival, number, host);
@@ -477,8 +443,8 @@ impl Endpoint {
     /// The peer has committed: so does this host.
     fn complete(&mut self, arrival: Arrival, number: u32, host: &mut dyn Host) {
         let (id, now) = (arrival.peer, arrival.now);
-        let Some(moving) = self.end_move(id, number) else { return };
-        let mut refused = moving.commit.map(|commit| commit.refused).unwrap_or_default();
+        let Some(mut moving) = self.end_move(id, number) else { return };
+        let mut refused = moving.commit.take().map(|commit| commit.refused).unwrap_or_default();
         let mut moved: Vec<(u32, Flow)> = moving.flows.iter().map(|(claim, flow)| (*claim, *flow)).collect();
         moved.retain(|(claim, _)| !refused.contains_key(claim));
         let is_ahead = |claim: &u32| moving.ahead_until.is_some() && !moving.late.contains(claim);
@@ -495,11 +461,15 @@ impl Endpoint {
                         claim.at = moving.path.local;
                         claim.ahead = false;
                         claim.moving = None;
+                        claim.unsure = false;
                     }
                     count = count.saturating_add(1);
                 }
                 Err(error) => {
-                    refused.insert(claim, refusal(error));
+                    refused.insert(claim, refusal(error).into());
+                    if let Some(claim) = peer.claimant.confirmed.get_mut(&claim) {
+                        claim.unsure = true;
+                    }
                 }
             }
         }
@@ -520,79 +490,13 @@ impl Endpoint {
         };
         self.notice(now, news);
         self.changed();
-        self.stay(now, id, number, &moving.flows, &refused, host);
+        self.stay(now, id, number, &moving, &refused, host);
         self.relocate(now, id, host);
         self.pump_releases(now, id);
     }
 
-    /// Takes back the move of the claims that were refused.
-    fn stay(
-        &mut self,
-        now: Instant,
-        id: PeerId,
-        number: u32,
-        flows: &BTreeMap<u32, Flow>,
-        refused: &BTreeMap<u32, Refusal>,
-        host: &mut dyn Host,
-    ) {
-        let (mut command, mut back) = (Vec::new(), BTreeMap::<IpAddr, Vec<Flow>>::new());
-        if let Some(peer) = self.peers.get_mut(id) {
-            for (claim, flow) in refused.keys().filter_map(|claim| Some((claim, flows.get(claim)?))) {
-                command.push((*flow, number));
-                if let Some(claim) = peer.claimant.confirmed.get_mut(claim).filter(|claim| claim.ahead) {
-                    claim.ahead = false;
-                    back.entry(claim.at).or_default().push(*flow);
-                }
-            }
-        }
-        if !command.is_empty() {
-            host.abort(Half::Local, &command);
-        }
-        for (at, flows) in back {
-            self.return_to(at, &flows, host);
-        }
-        for (claim, reason) in refused {
-            let Some(peer) = self.peers.get_mut(id) else { return };
-            if let Some(entry) = peer.claimant.confirmed.get_mut(claim) {
-                entry.moving = None;
-                entry.stuck = true;
-                entry.again = may_pass(*reason);
-            }
-            if may_pass(*reason) {
-                self.set_again_timer(now, id);
-            }
-            if matches!(reason, Refusal::Gone | Refusal::Unknown) {
-                self.claim_again(now, id, *claim);
-            }
-        }
-    }
-
-    pub(crate) fn on_move_refused(&mut self, arrival: Arrival, number: u32, reason: MoveRefusal, host: &mut dyn Host) {
-        let (id, now) = (arrival.peer, arrival.now);
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        let key = peer.key;
-        let Some(moving) = peer.moves.get(&number) else { return };
-        let by_bundles = matches!(moving.selection, Selection::Bundles { .. });
-        if reason == MoveRefusal::Mismatch && by_bundles {
-            if moving.ahead_until.is_some() {
-                return self.hold_again(now, id, number, host);
-            }
-            return self.list(now, id, number, host);
-        }
-        let Some(moving) = self.end_move(id, number) else { return };
-        self.notice(now, News::MoveRefused { peer: key, number, reason });
-        self.changed();
-        let refused = moving.flows.keys().map(|claim| (*claim, Refusal::Kernel)).collect();
-        self.stay(now, id, number, &moving.flows, &refused, host);
-        if reason == MoveRefusal::Translated {
-            // A translator may go, and who is on the path can pretend that there is one.
-            self.hope(now, id);
-        }
-        self.pump_releases(now, id);
-    }
-
     /// The two ends do not agree about what the bundles hold: the claims are named one by one.
-    fn list(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
+    pub(crate) fn list(&mut self, now: Instant, id: PeerId, number: u32, host: &mut dyn Host) {
         let Some(peer) = self.peers.get(id) else { return };
         let Some(moving) = peer.moves.get(&number) else { return };
         let ids: BTreeSet<u32> = moving.flows.keys().copied().collect();

@@ -4,8 +4,7 @@ use crate::association::{Path, Peer};
 use crate::claimant::{numbered, with_lost};
 use crate::codec::{in_ranges, ranges};
 use crate::host::Flow;
-use crate::message::{BUNDLES_MAX, Former, Message, Move, RANGES_MAX, Selection, Token, digest};
-use crate::notice::Refusal;
+use crate::message::{BUNDLES_MAX, Former, Message, Move, RANGES_MAX, Selection, Stays, Token, digest};
 use crate::time::Instant;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,8 +38,10 @@ pub(crate) struct Moving {
     pub(crate) tries: u32,
     pub(crate) doubt: bool,
     pub(crate) token: Option<Token>,
-    /// The last move before whose challenge came and whose commit did not, and the address where it led.
-    pub(crate) former: Option<(Former, IpAddr)>,
+    /// The peer has perhaps made this move, or its former: a challenge came once.
+    pub(crate) perhaps: bool,
+    /// The last move before whose challenge came and whose commit did not.
+    pub(crate) former: Option<Answered>,
     /// How many of the flows the peer's challenge left out.
     pub(crate) refused: u32,
     pub(crate) commit: Option<Commit>,
@@ -56,23 +57,33 @@ pub(crate) struct Moving {
     pub(crate) late: BTreeSet<u32>,
 }
 
+/// A move whose challenge came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    /// Its number and its token.
+    pub(crate) former: Former,
+    /// The address where it led.
+    pub(crate) at: IpAddr,
+}
+
 /// What has arrived of the peer's commit.
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) parts: u16,
     pub(crate) seen: BTreeSet<u16>,
-    pub(crate) refused: BTreeMap<u32, Refusal>,
+    pub(crate) refused: BTreeMap<u32, Stays>,
 }
 
 impl Moving {
-    /// The last move whose challenge came, this one or its former, and the address where it led.
-    pub(crate) fn answered(&self, number: u32) -> Option<(Former, IpAddr)> {
-        self.token.map(|token| (Former { number, token }, self.path.local)).or(self.former)
+    /// The last move whose challenge came, this one or its former.
+    pub(crate) fn answered(&self, number: u32) -> Option<Answered> {
+        let answered = |token| Answered { former: Former { number, token }, at: self.path.local };
+        self.token.map(answered).or(self.former)
     }
 
     /// Whether the peer sends these flows to the new address, or will when it reads what was sent to it.
     pub(crate) fn is_answered(&self) -> bool {
-        self.answered(0).is_some_and(|(_, address)| address == self.path.local)
+        self.answered(0).is_some_and(|answered| answered.at == self.path.local)
     }
 
     pub(crate) fn message(&self, number: u32) -> Message {
@@ -84,7 +95,7 @@ impl Moving {
                 old_usable: !self.hold,
                 old: self.old,
                 new: self.path.local,
-                former: self.former.map(|(former, _)| former),
+                former: self.former.map(|answered| answered.former),
                 selection: self.selection.clone(),
             }),
         }

@@ -10,14 +10,13 @@ use crate::correspondent::{Correspondent, Outcome, Owner, Theirs};
 use crate::endpoint::Endpoint;
 use crate::host::Flow;
 use crate::key::{KEY_LENGTH, PublicKey};
-use crate::message::{read_flow, write_flow};
+use crate::message::{Stays, read_flow, write_flow};
 use crate::moving::Relocation;
-use crate::notice::Refusal;
 use crate::time::Instant;
 use crate::timer::{PeerId, Timer, jittered};
 use rand_core::CryptoRng;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 pub(crate) const MAGIC: &[u8; 16] = b"mobconn claims\0\x01";
@@ -29,6 +28,7 @@ const RETURN: Duration = Duration::from_millis(200);
 const AHEAD: u8 = 1;
 const STUCK: u8 = 2;
 const AGAIN: u8 = 4;
+const UNSURE: u8 = 8;
 
 /// Why a snapshot cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +159,9 @@ impl Endpoint {
             .collect();
         w.many(confirmed.into_iter(), |w, (number, claim, mine)| {
             let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+            let unsure = claim.unsure || claim.moving.is_some();
             let flags = flag(claim.ahead, AHEAD) | flag(claim.stuck, STUCK) | flag(claim.again, AGAIN);
+            let flags = flags | flag(unsure, UNSURE);
             w.u32(*number).u64(mine.instance).u16(claim.bundle).address(claim.at).u8(flags);
             write_flow(w, &claim.flow);
         });
@@ -187,8 +189,8 @@ impl Endpoint {
         });
         w.many(correspondent.outcomes.iter(), |w, outcome| {
             w.u32(outcome.number).socket(outcome.remote);
-            w.many(outcome.refused.iter(), |w, (range, reason)| {
-                w.u32(range.first).u32(range.last).u8(*reason as u8);
+            w.many(outcome.refused.iter(), |w, (range, stays)| {
+                w.u32(range.first).u32(range.last).u8(stays.raw());
             });
         });
     }
@@ -278,8 +280,9 @@ impl Endpoint {
         for (number, instance, claim) in many(r, |r| {
             let (number, instance, bundle, at, flags) = (r.u32()?, r.u64()?, r.u16()?, r.address()?, r.u8()?);
             let is = |bit: u8| flags & bit != 0;
-            let (ahead, stuck, again) = (is(AHEAD), is(STUCK), is(AGAIN));
-            Some((number, instance, Claim { flow: read_flow(r)?, bundle, at, ahead, moving: None, stuck, again }))
+            let (ahead, stuck, again, unsure) = (is(AHEAD), is(STUCK), is(AGAIN), is(UNSURE));
+            let flow = read_flow(r)?;
+            Some((number, instance, Claim { flow, bundle, at, ahead, moving: None, stuck, again, unsure }))
         })? {
             self.mine.insert(claim.flow, Mine::restored(instance, State::Confirmed(id, number)));
             claimant.confirmed.insert(number, claim);
@@ -318,7 +321,7 @@ impl Endpoint {
             let (number, remote) = (r.u32()?, socket(r)?);
             let refused = many(r, |r| {
                 let range = Range { first: r.u32()?, last: r.u32()? };
-                Some((range, Refusal::from_raw(r.u8()?)?))
+                Some((range, Stays::from_raw(r.u8()?)?))
             })?;
             Some(Outcome::restored(number, remote, refused, &correspondent.claims))
         })?;
@@ -327,30 +330,6 @@ impl Endpoint {
         waiting.sort_unstable();
         waiting.dedup();
         Some((correspondent, waiting))
-    }
-
-    /// After a restart: flows that the kernel has already at another address than the claim says. Their move was committed
-    /// here, or on both ends, after the snapshot: the peer is asked once more.
-    pub(crate) fn reconcile(&mut self, now: Instant, host: &mut dyn crate::Host) {
-        if !std::mem::take(&mut self.restored) {
-            return;
-        }
-        let ids: Vec<PeerId> = self.peers.all.keys().copied().collect();
-        for id in ids {
-            let mut elsewhere = std::collections::BTreeMap::<(IpAddr, IpAddr), std::collections::BTreeSet<u32>>::new();
-            let Some(peer) = self.peers.get_mut(id) else { continue };
-            let claims = peer.claimant.there().into_iter().flat_map(|claimant| claimant.confirmed.iter_mut());
-            for (number, claim) in claims {
-                let wire = crate::claimant::wire(&claim.flow, host).local.ip();
-                claim.ahead = wire != claim.at;
-                if claim.ahead {
-                    elsewhere.entry((claim.at, wire)).or_default().insert(*number);
-                }
-            }
-            for ((old, new), claims) in elsewhere {
-                self.start_moves(now, id, Relocation { old, new, old_usable: false }, None, claims, host);
-            }
-        }
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) enum Timer {
     Seek(PeerId),
     /// Take back a peer's move that was not completed.
     Pending(PeerId, u32),
+    /// The same, of moves that an earlier daemon prepared.
+    Leftovers,
 }
 
 /// The deadlines.

@@ -120,6 +120,10 @@ impl Chronicle {
     }
 
     fn past(&mut self, at: Instant, past: PastMove) {
+        // Nothing moved: both ends agree again where the flows are.
+        if past.old.is_some() && past.old == past.new {
+            return;
+        }
         if self.moves.len() >= MOVES_MAX {
             self.moves.pop_front();
         }
@@ -208,6 +212,9 @@ fn describe(news: &News) -> (Level, String) {
             Level::Debug,
             format!("{peer} refused the claim of {} to {}: {}", flow.local, flow.remote, claim_status(*reason)),
         ),
+        News::MoveStarted { peer, old, new, flows, .. } if old == new => {
+            (Level::Info, format!("asking {peer} whether {flows} flows are at {new} as they are here"))
+        }
         News::MoveStarted { peer, old, new, flows, .. } => {
             (Level::Info, format!("moving {flows} flows with {peer} from {old} to {new}"))
         }
@@ -294,6 +301,10 @@ mod tests {
             age: 3,
             ..past("this host", &peer.to_string())
         };
+        // What only made both ends agree is no move.
+        let (number, flows, refused) = (10, 1, 0);
+        chronicle.record(&notice(3, News::MoveStarted { peer, number, old: new, new, flows }));
+        chronicle.record(&notice(3, News::MoveCommitted { peer, number, new, flows, refused, elapsed }));
         assert_eq!(chronicle.moves(Instant::from_micros(5_000_000)), [expected]);
         for _ in 0..40 {
             chronicle.record(&notice(6, News::PeerMoved { peer, number: 1, old, new, flows: 1, refused: 0, elapsed }));

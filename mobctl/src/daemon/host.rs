@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::exit::Failure;
 use crate::{system, tuple};
 use mobconn_abi::{self as abi, Alternate, Egress, Record, TCP, Tuple};
-use mobconn_dprp::{Flow, Half, Host, KernelError, Prefix, Protocol};
+use mobconn_dprp::{Flow, Half, Host, KernelError, Prefix, Prepared, Protocol};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
@@ -96,14 +96,6 @@ impl Sides {
         }
         sides
     }
-}
-
-/// A move of this host that the kernel has prepared and not committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Unfinished {
-    pub(super) old: IpAddr,
-    pub(super) new: IpAddr,
-    pub(super) hold: bool,
 }
 
 impl KernelHost {
@@ -245,22 +237,26 @@ impl KernelHost {
         (flows, movable)
     }
 
-    /// Moves of this host that were begun and not finished, by another daemon before this one.
-    pub(super) fn unfinished(&mut self) -> Vec<Unfinished> {
-        let mut moves = Vec::new();
+    /// What the kernel has prepared and not committed.
+    pub(super) fn prepared(&mut self) -> Vec<Prepared> {
+        let mut all = Vec::new();
         for record in self.records() {
-            let alternate = Alternate::from_raw(record.local.alternate);
-            if !matches!(alternate, Some(Alternate::Pending | Alternate::PendingHold)) {
-                continue;
-            }
-            let address = |bytes| tuple::from_bytes(bytes, record.wire.version);
-            let (Some(old), Some(new)) = (address(&record.wire.local), address(&record.local.other)) else { continue };
-            let unfinished = Unfinished { old, new, hold: alternate == Some(Alternate::PendingHold) };
-            if !moves.contains(&unfinished) {
-                moves.push(unfinished);
+            let Some(flow) = flow(&record.stack) else { continue };
+            let halves =
+                [(Half::Local, record.wire.local, record.local), (Half::Remote, record.wire.remote, record.remote)];
+            for (half, old, state) in halves {
+                let address = |bytes| tuple::from_bytes(bytes, record.wire.version);
+                let hold = match Alternate::from_raw(state.alternate) {
+                    Some(Alternate::Pending) => false,
+                    Some(Alternate::PendingHold) => true,
+                    _ => continue,
+                };
+                if let (Some(old), Some(new)) = (address(&old), address(&state.other)) {
+                    all.push(Prepared { flow, half, old, new, generation: state.pending_generation, hold });
+                }
             }
         }
-        moves
+        all
     }
 
     /// Tells the kernel by which network packets leave, if that is another than it was.

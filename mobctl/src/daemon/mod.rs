@@ -219,16 +219,13 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Goes on with moves that a daemon before this one began: the kernel remembers them.
+    /// Takes up what a daemon before this one began: the kernel remembers it.
     fn resume(&mut self) {
+        let moves = self.host.prepared();
         self.list_connections();
-        for unfinished in self.host.unfinished() {
-            let host::Unfinished { old, new, hold } = unfinished;
-            if up_addresses().is_ok_and(|addresses| addresses.contains(&new)) {
-                log::info!("the move from {old} to {new} goes on");
-                let event = Event::Move { old, new, old_usable: !hold };
-                self.endpoint.handle_event(self.clock.now(), event, &mut self.host);
-            }
+        if let (false, Ok(addresses)) = (moves.is_empty(), up_addresses()) {
+            log::info!("the kernel has {} rebinds prepared that an earlier daemon began", moves.len());
+            self.endpoint.handle_event(self.clock.now(), Event::Prepared { moves, addresses }, &mut self.host);
         }
         self.flush(false);
     }
@@ -530,7 +527,8 @@ impl Daemon {
 
     fn reload(&mut self) -> Result<(), Failure> {
         let new = Settings::read(&self.config_path)?;
-        if !self.settings.same_protocol(&new) {
+        let anew = !self.settings.same_protocol(&new);
+        if anew {
             // Associations are made anew; claims stay, and the bindings are the kernel's.
             let (config, rng) = protocol(&new, &mut self.host)?;
             let endpoint = self.memory.convert(&self.endpoint, config, rng, self.clock.now()).map_err(cannot_begin)?;
@@ -550,7 +548,9 @@ impl Daemon {
         self.carry_out(decisions);
         self.look_at_networks();
         log::info!("read {} again", self.config_path.display());
-        self.resume();
+        if anew {
+            self.resume();
+        }
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use mobconn_dprp::{
-    Config, Endpoint, Event, Flow, GroupKey, Half, Host, HostKey, Instant, KernelError, Prefix, Protocol, Transmit,
+    Config, Endpoint, Event, Flow, GroupKey, Half, Host, HostKey, Instant, KernelError, Prefix, Prepared, Protocol,
+    Transmit,
 };
 use mobconn_engine::{Address, Control, Engine, HalfView, Other, Prepare, Side, TableError, Version};
 use rand_chacha::ChaCha8Rng;
@@ -94,6 +95,8 @@ struct Kernel {
     engine: Engine,
     control: Control,
     refuse: u8,
+    /// Own flows whose move it refused to prepare: what they are sent with is what it was.
+    stays: BTreeSet<Flow>,
 }
 
 /// The boot that all of it happens in.
@@ -147,7 +150,7 @@ impl Kernel {
         let key = core::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i as u64 * 2 + u64::from(number)));
         let config = mobconn_engine::Config { capacity: 64, key };
         let (engine, control) = mobconn_engine::new(&config).expect("a capacity in range");
-        Self { connections: BTreeMap::new(), engine, control, refuse: 0 }
+        Self { connections: BTreeMap::new(), engine, control, refuse: 0, stays: BTreeSet::new() }
     }
 
     fn each(
@@ -200,7 +203,12 @@ impl Host for Kernel {
     }
 
     fn prepare(&mut self, which: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
-        if self.refused() {
+        let refused = self.refused();
+        if which == Half::Local {
+            let flows = moves.iter().map(|(flow, _)| *flow);
+            if refused { self.stays.extend(flows) } else { flows.for_each(|flow| drop(self.stays.remove(&flow))) }
+        }
+        if refused {
             return moves.iter().map(|_| Err(KernelError::Full)).collect();
         }
         let IpAddr::V4(new) = new else { return Vec::new() };
@@ -345,21 +353,25 @@ impl World {
             Endpoint::new(node.config.clone(), rng, now).expect("a good configuration")
         };
         assert!(!remembers || known(node) == before, "something was forgotten");
-        self.look(at);
         // The daemon takes up what it finds prepared in the kernel.
         let Kernel { engine, control, .. } = &self.nodes[at].kernel;
-        let (mut cursor, mut unfinished) = (0, BTreeSet::new());
+        let (mut cursor, mut moves) = (0, Vec::new());
         while let Some(binding) = control.next(engine, cursor) {
             cursor = binding.id;
-            if let Other::Pending { address, hold, .. } = binding.local.other {
-                unfinished.insert((ip(&binding.wire.local), ip(&address), !hold));
+            let halves = [
+                (Half::Local, binding.wire.local, binding.local.other),
+                (Half::Remote, binding.wire.remote, binding.remote.other),
+            ];
+            for (half, old, other) in halves {
+                if let Other::Pending { address, generation, hold } = other {
+                    let (flow, old, new) = (flow_of(&binding.stack), ip(&old), ip(&address));
+                    moves.push(Prepared { flow, half, old, new, generation, hold });
+                }
             }
         }
-        for (old, new, old_usable) in unfinished {
-            if new == address(self.nodes[at].address) {
-                self.event(at, Event::Move { old, new, old_usable });
-            }
-        }
+        let addresses = vec![address(self.nodes[at].address)];
+        self.look(at);
+        self.event(at, Event::Prepared { moves, addresses });
     }
 
     /// A daemon that finds this says what is wrong with it, or works with it; never anything else.
@@ -478,7 +490,8 @@ impl World {
         for (sender, receiver) in [(&self.nodes[0], &self.nodes[1]), (&self.nodes[1], &self.nodes[0])] {
             for flow in sender.kernel.connections.keys() {
                 let mirrored = flow.mirrored();
-                if !receiver.kernel.connections.contains_key(&mirrored) {
+                let stays = sender.kernel.stays.contains(flow) || receiver.kernel.stays.contains(&mirrored);
+                if stays || !receiver.kernel.connections.contains_key(&mirrored) {
                     continue;
                 }
                 let sent = sender.kernel.control.get(&sender.kernel.engine, &side(flow));

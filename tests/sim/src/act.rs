@@ -272,7 +272,7 @@ impl World {
                 end.flow.is_some_and(|flow| addresses.contains(&self.hosts[end.host].wire(&flow).remote.ip()))
             })
         });
-        if !gone || sent_there {
+        if !gone || sent_there || addresses.iter().any(|address| self.is_under_way(*address)) {
             if patience > 0 {
                 self.later(SECOND / 2, What::Act(Act::Inherit { host: h, at, patience: patience - 1 }));
             }

@@ -3,7 +3,7 @@
 
 use crate::kernel::{self, Kernel};
 use crate::stack::{Phase, Stack};
-use mobconn_dprp::{Config, Endpoint, Event, Flow, Half, Host, Instant, KernelError, News};
+use mobconn_dprp::{Config, Endpoint, Event, Flow, Half, Host, Instant, KernelError, News, Prepared};
 use mobconn_engine::{Limits, Other};
 use rand_chacha::ChaCha20Rng;
 use std::collections::BTreeMap;
@@ -207,26 +207,26 @@ impl Daemon {
         }
     }
 
-    /// Takes up what it finds in the kernel: moves that another daemon began. `usable`: this host's addresses.
-    pub fn resume(&mut self, around: &mut Around<'_>, usable: &[IpAddr]) {
-        self.list(around);
-        let mut unfinished = Vec::new();
+    /// Takes up what it finds in the kernel: moves that another daemon began. `addresses`: this host's.
+    pub fn resume(&mut self, around: &mut Around<'_>, addresses: Vec<IpAddr>) {
+        let mut moves = Vec::new();
         let mut cursor = 0;
         while let Some(binding) = around.kernel.control.next(&around.kernel.engine, cursor) {
             cursor = binding.id;
-            if let Other::Pending { address, hold, .. } = binding.local.other {
-                let version = binding.wire.version;
-                let found = (kernel::ip(binding.wire.local, version), kernel::ip(address, version), hold);
-                if !unfinished.contains(&found) {
-                    unfinished.push(found);
+            let ip = |address| kernel::ip(address, binding.wire.version);
+            let halves = [
+                (Half::Local, binding.wire.local, binding.local.other),
+                (Half::Remote, binding.wire.remote, binding.remote.other),
+            ];
+            for (half, old, other) in halves {
+                if let Other::Pending { address, generation, hold } = other {
+                    let (flow, old, new) = (kernel::flow(&binding.stack), ip(old), ip(address));
+                    moves.push(Prepared { flow, half, old, new, generation, hold });
                 }
             }
         }
-        for (old, new, hold) in unfinished {
-            if usable.contains(&new) {
-                self.event(around, Event::Move { old, new, old_usable: !hold });
-            }
-        }
+        self.list(around);
+        self.event(around, Event::Prepared { moves, addresses });
     }
 
     /// The protocol's clock.

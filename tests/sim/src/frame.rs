@@ -14,13 +14,13 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Which connection's segment this was when TCP sent it: known to who judges, and to nobody else.
     pub origin: Option<usize>,
-    /// How often its sender had moved when it left.
-    pub moves: u32,
+    /// When it left its sender, in microseconds.
+    pub sent: u64,
 }
 
 impl From<Vec<u8>> for Frame {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, origin: None, moves: 0 }
+        Self { bytes, origin: None, sent: 0 }
     }
 }
 

@@ -63,8 +63,8 @@ pub struct Host {
     pub memory: Option<Vec<u8>>,
     /// Addresses that it has left and that the daemon has not looked at yet.
     pub untold: Vec<Attachment>,
-    /// How often its daemon was told to move, of IPv4 and of IPv6.
-    pub moves: [u32; 2],
+    /// When its daemon was told to move, from where and to where, of IPv4 and of IPv6.
+    pub moves: [Vec<(u64, IpAddr, IpAddr)>; 2],
     /// Ports that it serves.
     pub ports: Vec<u16>,
     rng: ChaCha8Rng,
@@ -91,7 +91,7 @@ impl Host {
             task: false,
             memory: None,
             untold: Vec::new(),
-            moves: [0; 2],
+            moves: Default::default(),
             ports: Vec::new(),
             rng,
         };
@@ -170,17 +170,13 @@ impl Host {
             return;
         }
         let rng = ChaCha20Rng::seed_from_u64(self.rng.next_u64());
+        let addresses = self.addresses();
         let memory = self.memory.take();
         let clock = self.clock(now);
         let mut around = Around { kernel: &mut self.kernel, stack: &self.stack, now: clock };
         let mut daemon =
             Daemon::start(self.kind.config.clone(), self.kind.habits, rng, (BOOT, memory.as_deref()), &mut around);
-        let usable: Vec<IpAddr> = self
-            .attached
-            .iter()
-            .flat_map(|at| self.kind.families.iter().map(|v6| net::address(at.network, at.slot, *v6)))
-            .collect();
-        daemon.resume(&mut around, &usable);
+        daemon.resume(&mut around, addresses);
         self.daemon = Some(daemon);
     }
 
@@ -213,8 +209,17 @@ impl Host {
 
     /// Somebody has the daemon move.
     pub fn command_move(&mut self, now: u64, old: IpAddr, new: IpAddr, old_usable: bool) {
-        self.moves[usize::from(new.is_ipv6())] += 1;
+        self.moves[usize::from(new.is_ipv6())].push((now, old, new));
         self.with_daemon(now, |daemon, around| daemon.event(around, Event::Move { old, new, old_usable }));
+    }
+
+    /// Whether an address is one that it left before its last move.
+    #[must_use]
+    pub fn left_long_ago(&self, address: IpAddr) -> bool {
+        let moves = &self.moves[usize::from(address.is_ipv6())];
+        let last = moves.last().map(|(at, ..)| *at);
+        let mut since = moves.iter().rev().take_while(|(_, _, new)| *new != address);
+        since.any(|(at, old, _)| *old == address && Some(*at) != last)
     }
 
     /// The wire side that a flow is sent with.

@@ -105,7 +105,7 @@ impl World {
     }
 
     /// A host's TCP or UDP is given something. Returns whether that is so old that it belongs nowhere any more: a half of a
-    /// wire side has two addresses, so what its sender's last two moves have overtaken is accepted no more.
+    /// wire side has two addresses, so what the last two moves of either host have overtaken is accepted no more.
     pub fn judge_delivery(&mut self, h: usize, frame: &Frame, flow: &Flow) -> bool {
         // What was damaged on its way goes nowhere: TCP looks at the checksum.
         if frame.payload().is_none() && !frame.is_whole() {
@@ -117,8 +117,12 @@ impl World {
         }
         let Some(id) = frame.origin.filter(|id| self.matters(*id, h)) else { return false };
         let ends = &self.conns[id].ends;
-        let moves = |end: &End| self.hosts[end.host].moves[usize::from(flow.local.is_ipv6())];
-        let old = ends.iter().any(|end| end.host != h && moves(end) >= frame.moves + 2);
+        let overtakes = |end: &End| {
+            let moves = self.hosts[end.host].moves[usize::from(flow.local.is_ipv6())].iter().rev();
+            end.host != h && moves.take_while(|(at, ..)| *at >= frame.sent).count() >= 2
+        };
+        // A sender that has heard of neither move sends to where its peer was before.
+        let old = self.hosts[h].left_long_ago(flow.local.ip()) || ends.iter().any(overtakes);
         let right = ends.iter().any(|end| end.host == h && end.flow.is_none_or(|known| known == *flow));
         if !right && !old {
             self.violation(format!("connection {id}: its segment was delivered to {} as {frame}", self.name(h)));

@@ -246,8 +246,14 @@ impl Stack {
         }
         self.live.clear();
         for tcp in &self.tcp {
-            let phase = match self.sockets.get::<Socket<'_>>(tcp.handle).state() {
-                State::Closed | State::Listen => continue,
+            let socket = self.sockets.get_mut::<Socket<'_>>(tcp.handle);
+            let phase = match socket.state() {
+                State::Closed => continue,
+                State::Listen => {
+                    // Its caller took it back, and here it would take the next one for that.
+                    *socket = self::socket();
+                    continue;
+                }
                 State::SynSent | State::SynReceived => Phase::Embryo,
                 State::TimeWait => Phase::Waiting,
                 _ => Phase::Established,

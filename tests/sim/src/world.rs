@@ -203,6 +203,11 @@ impl World {
         self.hosts.iter().find(named).map(Host::addresses).unwrap_or_default()
     }
 
+    /// Whether a packet is on its way to an address: who gets the address gets that, too.
+    pub(crate) fn is_under_way(&self, address: IpAddr) -> bool {
+        self.queue.values().any(|what| matches!(what, What::Arrive(frame) if frame.destination() == Some(address)))
+    }
+
     /// A host does what is due.
     fn wake(&mut self, h: usize) {
         let world = self.now;
@@ -245,7 +250,7 @@ impl World {
     /// The IP layer of a host takes in a packet.
     fn receive(&mut self, h: usize, frame: Frame) {
         let now = self.hosts[h].clock(self.now);
-        let (origin, moves) = (frame.origin, frame.moves);
+        let (origin, sent) = (frame.origin, frame.sent);
         let shown = if self.trace { frame.to_string() } else { String::new() };
         let (mut frame, ours) = if self.hosts[h].kind.mobconn {
             match self.hosts[h].kernel.input(frame, now) {
@@ -255,7 +260,7 @@ impl World {
         } else {
             (frame, false)
         };
-        (frame.origin, frame.moves) = (origin, moves);
+        (frame.origin, frame.sent) = (origin, sent);
         self.say(|| {
             format!("{}: < {shown}{}", self.name(h), if ours { format!(" as {frame}") } else { String::new() })
         });
@@ -313,7 +318,7 @@ impl World {
             // Released: what TCP sent is known by its stack side only.
             frame.origin = frame.heads().and_then(|heads| self.conn_of_wire(h, &heads.flow));
         }
-        frame.moves = self.hosts[h].moves[usize::from(source.is_ipv6())];
+        frame.sent = self.now;
         self.judge_transmission(h, &frame);
         self.watch_strangers(&frame);
         let Some(network) = self.hosts[h].leaves_by(source) else {

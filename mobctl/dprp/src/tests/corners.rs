@@ -11,8 +11,6 @@ use std::time::Duration;
 const REFUSED: usize = 38;
 /// Length of a challenge, a proof and a response; also of a claim of one flow.
 const TOKEN: usize = 53;
-/// Length of the challenge of a move.
-const CHALLENGE: usize = 57;
 
 fn lengths(world: &World, start: usize, from: &str) -> Vec<usize> {
     world.sent[start..].iter().filter(|d| d.from.ip() == ip(from) && d.data[0] == 4).map(|d| d.data.len()).collect()
@@ -318,6 +316,7 @@ fn a_mover_that_restarted_in_the_middle() {
     world.go(0, HOME, CAFE, true);
     world.run(15 * MS);
     assert!(matches!(world.nodes[1].kernel.binding(&flows[0].mirrored()).remote.other, Other::Pending { .. }));
+    world.nodes[0].up.remove(&ip(CAFE));
     world.restart(0);
     world.run(300 * MS);
     for flow in &flows {

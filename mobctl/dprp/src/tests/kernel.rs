@@ -1,6 +1,6 @@
 //! A model of one host: its connections, and the halves that its kernel binds.
 
-use crate::{Flow, Half, Host, KernelError};
+use crate::{Flow, Half, Host, KernelError, Prepared};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -32,10 +32,11 @@ impl HalfState {
         self.address == address || other == Some(address)
     }
 
-    /// A move that is prepared: from where, to where, and whether the old path is gone.
-    pub(crate) fn unfinished(&self) -> Option<(IpAddr, IpAddr, bool)> {
+    fn prepared(&self, flow: &Flow, half: Half) -> Option<Prepared> {
         match self.other {
-            Other::Pending { address, hold, .. } => Some((self.address, address, hold)),
+            Other::Pending { address: new, generation, hold } => {
+                Some(Prepared { flow: *flow, half, old: self.address, new, generation, hold })
+            }
             _ => None,
         }
     }
@@ -115,6 +116,14 @@ impl Kernel {
 
     pub(crate) fn binding(&self, flow: &Flow) -> Binding {
         self.bindings.get(flow).copied().unwrap_or_else(|| Binding::new(flow))
+    }
+
+    /// What is prepared, and neither committed nor taken back.
+    pub(crate) fn prepared(&self) -> Vec<Prepared> {
+        let halves = |(flow, binding): (&Flow, &Binding)| {
+            [binding.local.prepared(flow, Half::Local), binding.remote.prepared(flow, Half::Remote)]
+        };
+        self.bindings.iter().flat_map(halves).flatten().collect()
     }
 
     /// Whether another flow has the wire side that this one would get.

@@ -540,6 +540,45 @@ fn who_comes_back_to_where_its_flows_stand_says_so() {
     assert_eq!(world.wire(1, &flow.mirrored()).1, ip(HOME));
 }
 
+/// The peer has made a move, and its word was lost; then it refused the one that was asked for instead. At home the flow is
+/// asked for again, until the peer has it there.
+#[test]
+fn who_is_unsure_asks_at_home() {
+    const RESPONSE_LOST: bool = true;
+    for (lost, hinders) in [(RESPONSE_LOST, false), (!RESPONSE_LOST, false), (!RESPONSE_LOST, true)] {
+        let mut world = World::pair(24);
+        let flow = world.claimed(1, HOME, SERVER)[0];
+        let peers = flow.mirrored();
+        world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER) || datagram.data.len() != COMMIT));
+        world.go(0, HOME, CAFE, false);
+        // Long enough that it is asked for under another number, whose challenge is lost, too.
+        world.run(2500 * MS);
+        assert_eq!((world.wire(0, &flow).0, world.wire(1, &peers).1), (ip(CAFE), ip(CAFE)));
+        if lost {
+            world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER)));
+            world.run(3 * SECOND);
+        }
+        world.meddle = Some(translator(TRAIN, "203.0.113.250"));
+        world.go(0, CAFE, TRAIN, false);
+        world.run(SECOND);
+        assert!(world.nodes[0].has_news(|news| matches!(news, News::MoveRefused { .. })));
+        world.meddle = None;
+        if hinders {
+            world.nodes[1].kernel.refuses.insert(peers);
+        }
+        world.go(0, TRAIN, HOME, false);
+        // At once.
+        world.run(45 * MS);
+        if hinders {
+            assert_eq!(world.wire(1, &peers).1, ip(CAFE));
+            world.nodes[1].kernel.refuses.clear();
+            world.run(5 * SECOND);
+        }
+        world.assert_agreed();
+        assert_eq!(world.wire(1, &peers).1, ip(HOME), "{lost} {hinders}");
+    }
+}
+
 #[test]
 fn several_peers_move_at_once() {
     let mut world = World::new(22);

@@ -122,3 +122,63 @@ fn what_was_not_committed_is_not_held_for_ever() {
     assert_eq!(world.wire(1, &flows[1].mirrored()).1, ip(TRAIN));
     assert!(!world.nodes[1].kernel.binding(&stays).remote.holds());
 }
+
+/// The peer makes the former move, or cannot, and refuses the next one: its answer says where the flow stands, and both use
+/// that.
+#[test]
+fn who_is_refused_stands_where_the_peer_has_him() {
+    for (falters, at) in [(false, CAFE), (true, HOME)] {
+        let mut world = World::pair(7);
+        let flows = world.claimed(3, HOME, SERVER);
+        let stays = flows[1].mirrored();
+        world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(CAFE) || datagram.data.len() != RESPONSE));
+        world.go(0, HOME, CAFE, false);
+        world.run(25 * MS);
+        world.nodes[1].kernel.refuses.insert(stays);
+        if falters {
+            world.nodes[1].kernel.falters.insert(stays);
+        }
+        world.go(0, CAFE, TRAIN, false);
+        world.run(100 * MS);
+        assert_eq!((world.wire(0, &flows[1]).0, world.wire(1, &stays).1), (ip(at), ip(at)));
+        assert!(!world.nodes[0].kernel.binding(&flows[1]).local.holds());
+        assert_eq!((world.wire(0, &flows[2]).0, world.wire(1, &flows[2].mirrored()).1), (ip(TRAIN), ip(TRAIN)));
+        world.nodes[1].kernel.refuses.clear();
+        world.nodes[1].kernel.falters.clear();
+        world.run(30 * SECOND);
+        world.assert_agreed();
+        assert_eq!(world.wire(0, &flows[1]).0, ip(TRAIN));
+    }
+}
+
+/// One of two flows leaves a move that the peer has not answered, and what it is asked for instead is refused: the first move
+/// is not made for it either.
+#[test]
+fn a_move_that_a_flow_has_left_is_not_made_for_it() {
+    const OFFICE: &str = "203.0.113.31";
+    let mut world = World::pair(8);
+    let first = world.claimed(1, HOME, SERVER)[0];
+    world.go(0, CAFE, CAFE, true);
+    let second = world.connect(0, 1, (CAFE, 20_000), (SERVER, 22));
+    world.flows(0);
+    world.run(SECOND);
+    assert_eq!(world.nodes[0].view().confirmed, 2);
+    world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER)));
+    world.go(0, HOME, TRAIN, false);
+    world.go(0, CAFE, TRAIN, false);
+    world.run(5 * MS);
+    // What is asked first is lost, and repeated when the refusal is over.
+    world.meddle = Some(Box::new(|_| false));
+    world.go(0, TRAIN, OFFICE, false);
+    world.meddle = None;
+    world.nodes[1].kernel.refuses.insert(second.mirrored());
+    world.go(0, CAFE, OFFICE, false);
+    world.run(60 * MS);
+    world.nodes[1].kernel.refuses.clear();
+    world.run(500 * MS);
+    assert_eq!((world.wire(0, &second).0, world.wire(1, &second.mirrored()).1), (ip(CAFE), ip(CAFE)));
+    assert_eq!((world.wire(0, &first).0, world.wire(1, &first.mirrored()).1), (ip(OFFICE), ip(OFFICE)));
+    world.run(30 * SECOND);
+    world.assert_agreed();
+    assert_eq!(world.wire(0, &second).0, ip(OFFICE));
+}

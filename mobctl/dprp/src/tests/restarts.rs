@@ -152,6 +152,102 @@ fn a_prepared_move_is_taken_back_after_a_restart() {
     assert_eq!((half(&world).address, half(&world).other), (ip(HOME), Other::None));
 }
 
+/// The host was on its way elsewhere, held what it sent, and came home while no daemon ran, or a daemon that remembers
+/// nothing began: nobody else would end that.
+#[test]
+fn what_an_earlier_daemon_held_goes_on_at_home() {
+    for remembers in [false, true] {
+        // Before the peer has heard of the move, and when it has prepared it.
+        for when in [5, 15] {
+            let mut world = World::pair(10);
+            let flow = world.claimed(1, HOME, SERVER)[0];
+            world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER)));
+            world.go(0, HOME, CAFE, false);
+            world.run(when * MS);
+            assert!(world.nodes[0].kernel.binding(&flow).local.holds());
+            world.nodes[0].up = [ip(HOME)].into();
+            world.meddle = None;
+            if remembers {
+                world.resume(0)
+            } else {
+                world.restart(0)
+            }
+            assert!(!world.nodes[0].kernel.binding(&flow).local.holds(), "{remembers} {when}");
+            world.run(30 * SECOND);
+            assert_eq!(world.nodes[0].view().confirmed, 1);
+            world.assert_agreed();
+            assert_eq!(world.wire(0, &flow).0, ip(HOME), "{remembers} {when}");
+            // Nor is it gone after later.
+            world.connect(0, 1, (HOME, 30_000), (SERVER, 22));
+            world.flows(0);
+            world.run(SECOND);
+            let view = world.nodes[0].view();
+            assert_eq!((view.confirmed, view.moves.len()), (2, 0), "{remembers} {when}");
+        }
+    }
+}
+
+/// The host was on its way back to where its flow stands when its daemon began anew: the peer need not wait until it forgets
+/// what it has prepared.
+#[test]
+fn a_restart_on_the_way_home() {
+    let mut world = World::pair(12);
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER)));
+    world.go(0, HOME, CAFE, false);
+    world.run(5 * MS);
+    world.go(0, CAFE, HOME, false);
+    world.run(20 * MS);
+    let holds = |world: &World| {
+        world.nodes[0].kernel.binding(&flow).local.holds()
+            && world.nodes[1].kernel.binding(&flow.mirrored()).remote.holds()
+    };
+    assert!(holds(&world));
+    world.resume(0);
+    world.meddle = None;
+    world.run(2 * SECOND);
+    world.assert_agreed();
+    assert_eq!(world.wire(1, &flow.mirrored()).1, ip(HOME));
+}
+
+/// A move that its mover asks for again, in time, is kept for as long as any other.
+#[test]
+fn what_is_asked_for_again_is_not_taken_back() {
+    let mut world = World::pair(13);
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    world.go(0, HOME, CAFE, true);
+    world.run(15 * MS);
+    world.meddle = Some(Box::new(|_| false));
+    world.resume(1);
+    world.run(12 * SECOND);
+    // Heard again, but without an answer that arrives.
+    world.meddle = Some(Box::new(|datagram| datagram.from.ip() != ip(SERVER) || datagram.data.len() != CHALLENGE));
+    world.run(12 * SECOND);
+    assert!(world.nodes[1].kernel.binding(&flow.mirrored()).remote.accepts(ip(CAFE)));
+    world.meddle = None;
+    world.run(30 * SECOND);
+    world.assert_agreed();
+    assert_eq!(world.wire(1, &flow.mirrored()).1, ip(CAFE));
+}
+
+/// A daemon that remembers nothing of a move that its forerunner had prepared for a peer takes that back, but not before
+/// the peer had time to ask again.
+#[test]
+fn what_nobody_asks_for_again_is_taken_back() {
+    let mut world = World::pair(11);
+    let flow = world.claimed(1, HOME, SERVER)[0];
+    world.go(0, HOME, CAFE, false);
+    world.run(15 * MS);
+    world.nodes[0].up.clear();
+    // The mover goes home and hears nothing.
+    world.restart(1);
+    let half = |world: &World| world.nodes[1].kernel.binding(&flow.mirrored()).remote;
+    world.run(19 * SECOND);
+    assert!(half(&world).holds());
+    world.run(2 * SECOND);
+    assert_eq!((half(&world).address, half(&world).other), (ip(HOME), Other::None));
+}
+
 /// A peer that was not asked to forget, and did: it says so under its keys, and the mover lets TCP end the flow.
 #[test]
 fn a_peer_that_lost_a_flow_says_so() {

@@ -13,7 +13,8 @@ use std::time::Duration;
 pub(crate) const BOOT: &[u8] = b"boot";
 pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
-/// Lengths of a MoveResponse, and of a whole MoveCommit without refusals.
+/// Lengths of a MoveChallenge, a MoveResponse, and a whole MoveCommit without refusals.
+pub(crate) const CHALLENGE: usize = 57;
 pub(crate) const RESPONSE: usize = 53;
 pub(crate) const COMMIT: usize = 42;
 
@@ -180,7 +181,7 @@ impl World {
         let mut config = self.nodes[node].config.clone();
         config.generation = self.nodes[node].kernel.local_generation();
         self.nodes[node].endpoint = Endpoint::new(config, rng, self.clock(node)).expect("a good configuration");
-        self.flows(node);
+        self.take_up(node);
     }
 
     /// A node boots: its connections, its bindings and its daemon's memory are gone.
@@ -197,13 +198,14 @@ impl World {
         let restored = Endpoint::restore(config, rng, self.clock(node), BOOT, snapshot).expect("a good snapshot");
         assert_eq!(restored.snapshot(BOOT).len(), snapshot.len(), "nothing is lost on the way");
         self.nodes[node].endpoint = restored;
+        self.take_up(node);
+    }
+
+    /// The daemon of a node, which begins anew, takes up what it finds.
+    fn take_up(&mut self, node: usize) {
+        let (moves, addresses) = (self.nodes[node].kernel.prepared(), self.nodes[node].up.iter().copied().collect());
         self.flows(node);
-        // The daemon takes up what it finds prepared in the kernel.
-        let unfinished: BTreeSet<(IpAddr, IpAddr, bool)> =
-            self.nodes[node].kernel.bindings.values().filter_map(|binding| binding.local.unfinished()).collect();
-        for (old, new, hold) in unfinished {
-            self.event(node, Event::Move { old, new, old_usable: !hold });
-        }
+        self.event(node, Event::Prepared { moves, addresses });
     }
 
     /// The daemon of a node begins anew and remembers everything.

@@ -114,8 +114,8 @@ fn moves_reach_the_kernel_and_show_in_the_wire_side() {
     assert_eq!(host.wire(&flow), None);
     assert_eq!(host.prepare(Half::Local, new, true, &[(flow, 4)]), [Ok(())]);
     assert_eq!(host.wire(&flow), Some(flow));
-    let unfinished = Unfinished { old: flow.local.ip(), new, hold: true };
-    assert_eq!(host.unfinished(), [unfinished]);
+    let prepared = Prepared { flow, half: Half::Local, old: flow.local.ip(), new, generation: 4, hold: true };
+    assert_eq!(host.prepared(), [prepared]);
     assert_eq!(host.commit(Half::Local, &[(flow, 5)]), [Err(KernelError::NotFound)]);
     assert_eq!(host.commit(Half::Local, &[(flow, 4)]), [Ok(())]);
     let moved = Flow { local: (new, 1).into(), ..flow };
@@ -124,12 +124,14 @@ fn moves_reach_the_kernel_and_show_in_the_wire_side() {
     assert_eq!((host.stack(&moved), host.stack(&flow)), (Some(flow), Some(flow)));
     let elsewhere = Flow { local: ([203, 0, 113, 7], 1).into(), ..flow };
     assert_eq!((host.stack(&elsewhere), host.wire(&elsewhere)), (None, None));
-    assert_eq!(host.unfinished(), []);
+    assert_eq!(host.prepared(), []);
     assert_eq!(host.prepare(Half::Local, new, false, &[(flow, 4)]), [Err(KernelError::Stale)]);
     // A flow of two IP versions is none; the results of the others stay in order.
     let absurd = Flow { local: flow.local, remote: "[2001:db8::1]:1".parse().unwrap(), protocol: Protocol::Tcp };
     let results = host.prepare(Half::Remote, new, false, &[(absurd, 1), (flow, 1)]);
     assert_eq!(results, [Err(KernelError::Other(22)), Ok(())]);
+    let old = flow.remote.ip();
+    assert_eq!(host.prepared(), [Prepared { flow, half: Half::Remote, old, new, generation: 1, hold: false }]);
     assert_eq!(host.abort(Half::Remote, &[(flow, 1)]), [Ok(())]);
     assert_eq!(fake.state().find(&stack).unwrap().wire.remote, stack.remote);
 }

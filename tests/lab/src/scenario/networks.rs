@@ -67,9 +67,15 @@ pub(super) fn wait_chosen(lab: &Lab, address: IpAddr) -> Result<()> {
 
 /// Moves of this host that were committed so far.
 pub(super) fn committed(lab: &Lab) -> Result<usize> {
+    Ok(destinations(lab)?.len())
+}
+
+/// Where flows of the mobile host moved to, one after the other.
+pub(super) fn destinations(lab: &Lab) -> Result<Vec<String>> {
     let status = lab.mover()?.ask(&json!({"command": "status"}))?;
     let moves = status["moves"].as_array().cloned().unwrap_or_default();
-    Ok(moves.iter().filter(|one| one["who"] == "this host" && one["flows"].as_u64() > Some(0)).count())
+    let own = moves.iter().filter(|one| one["who"] == "this host" && one["flows"].as_u64() > Some(0));
+    Ok(own.map(|one| one["new"].as_str().unwrap_or_default().to_owned()).collect())
 }
 
 /// Waits until the flows are heard from and at the address that was usable last.
