@@ -61,7 +61,7 @@ stat() { jexec "$1" sysctl -n "net.inet.mobconn.stats.$2"; } # JAIL COUNTER
 
 kldload "$module"
 check "the module loads" $?
-sysctl -q net.inet.mobconn.grace=3 net.inet.mobconn.udp_idle=60 net.inet.tcp.msl=1000 >/dev/null
+sysctl -q net.inet.mobconn.grace=3 net.inet.mobconn.udp_idle=30 net.inet.tcp.msl=1000 >/dev/null
 for name in mobile peer stranger; do
 	jail -c name=$name vnet persist path=/ allow.raw_sockets || exit 1
 	jexec $name ifconfig lo0 inet 127.0.0.1/8 up
@@ -108,6 +108,7 @@ for v in 4 6; do
 	# The owner's connections; ports 6010 to 6013 measure how long resuming takes.
 	talk tcp$v mobile tcp "$(at old $v)" 6000 "$(at far $v)" 200 300 200 &
 	talk udp$v mobile udp "$(at old $v)" 6001 "$(at far $v)" 200 300 3000 &
+	talk silent$v mobile udp "$(at old $v)" 6004 "$(at far $v)" 2 60000 100 &
 	talk late$v mobile tcp "$(at old $v)" 6002 "$(at far $v)" 4 15000 100 &
 	talk big$v mobile tcp "$(at old $v)" 6003 "$(at far $v)" 110 1000 12000 &
 	for kick in 1 0; do
@@ -124,7 +125,7 @@ steps() { # STEP: of every flow's move, at the peer first
 	rm -f "$work/list.peer" "$work/list.mobile"
 	for v in 4 6; do
 		o=$(at old $v) n=$(at new $v) f=$(at far $v)
-		for flow in 6:6011:7:1 6:6010:7:0 6:6021:19:1 6:6020:19:0 6:6000:7:1 17:6001:7:1 6:6002:7:1 6:6003:7:1; do
+		for flow in 6:6011:7:1 6:6010:7:0 6:6021:19:1 6:6020:19:0 6:6000:7:1 17:6001:7:1 17:6004:7:1 6:6002:7:1 6:6003:7:1; do
 			IFS=: read -r protocol port farport hold <<-END
 				$flow
 			END
@@ -227,6 +228,9 @@ for v in 4 6; do
 	[ "$(wc -l <"$work/udp$v")" -gt 80 ]
 	check "IPv$v: the owner's fragmented datagrams come back" $?
 	finished late$v "IPv$v: the idle connection lives"
+	finished silent$v "IPv$v: the silent socket gets nothing wrong"
+	[ "$(wc -l <"$work/silent$v")" -eq 2 ]
+	check "IPv$v: a UDP socket that was silent for longer than bindings live unused still speaks" $?
 	finished big$v "IPv$v: the stream over the smaller link is whole"
 	finished up${v}1 "IPv$v: upstream is whole"
 	finished up${v}0 "IPv$v: upstream without the kick is whole"
