@@ -56,8 +56,8 @@ pub enum Event {
         old_usable: bool,
     },
     /// What the kernel had prepared when this endpoint began: moves of this host, which go on if their new address is among
-    /// `addresses`, this host's own; and of peers, who have 20 s to ask again. To be told
-    /// after the first flows.
+    /// `addresses`, this host's own; and of peers, who have 20 s to ask again. To be told after the
+    /// first flows.
     Prepared {
         /// All of it.
         moves: Vec<Prepared>,

@@ -205,8 +205,9 @@ impl Host for Kernel {
     fn prepare(&mut self, which: Half, new: IpAddr, hold: bool, moves: &[(Flow, u32)]) -> Vec<Result<(), KernelError>> {
         let refused = self.refused();
         if which == Half::Local {
-            let flows = moves.iter().map(|(flow, _)| *flow);
-            if refused { self.stays.extend(flows) } else { flows.for_each(|flow| drop(self.stays.remove(&flow))) }
+            for (flow, _) in moves {
+                let _ = if refused { self.stays.insert(*flow) } else { self.stays.remove(flow) };
+            }
         }
         if refused {
             return moves.iter().map(|_| Err(KernelError::Full)).collect();
