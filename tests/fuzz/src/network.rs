@@ -242,6 +242,8 @@ struct World {
     /// Somebody on the path gave a genuine datagram another source: he can have connections reset by himself, so no more is
     /// promised than that nobody panics.
     on_path: bool,
+    /// Flows that a daemon forgot while they were moving: where the other end has them, nobody can tell it.
+    forgotten: BTreeSet<Flow>,
 }
 
 fn rng(seed: &mut u64) -> ChaCha8Rng {
@@ -261,7 +263,15 @@ impl World {
             Node { endpoint, kernel: Kernel::new(number), address: number * 100, config }
         };
         let nodes = [node(0, &mut seed), node(1, &mut seed)];
-        Self { now: 1_000_000, seed, nodes, under_way: Vec::new(), instances: 1, on_path: false }
+        Self {
+            now: 1_000_000,
+            seed,
+            nodes,
+            under_way: Vec::new(),
+            instances: 1,
+            on_path: false,
+            forgotten: BTreeSet::new(),
+        }
     }
 
     fn instant(&self) -> Instant {
@@ -341,6 +351,10 @@ impl World {
 
     fn restart(&mut self, at: usize, remembers: bool) {
         let (now, rng) = (self.instant(), rng(&mut self.seed));
+        let moving = |node: &Node| node.endpoint.peers().any(|peer| peer.moves.iter().any(|one| one.flows > 0));
+        if !remembers && self.nodes.iter().any(moving) {
+            self.forgotten.extend(self.nodes.iter().flat_map(|node| node.kernel.connections.keys()));
+        }
         let node = &mut self.nodes[at];
         node.config.generation = node.kernel.control.local_generation();
         let known = |node: &Node| -> Vec<_> {
@@ -492,7 +506,7 @@ impl World {
             for flow in sender.kernel.connections.keys() {
                 let mirrored = flow.mirrored();
                 let stays = sender.kernel.stays.contains(flow) || receiver.kernel.stays.contains(&mirrored);
-                if stays || !receiver.kernel.connections.contains_key(&mirrored) {
+                if stays || self.forgotten.contains(flow) || !receiver.kernel.connections.contains_key(&mirrored) {
                     continue;
                 }
                 let sent = sender.kernel.control.get(&sender.kernel.engine, &side(flow));
