@@ -237,6 +237,7 @@ impl Endpoint {
                     refused: 0,
                     commit: None,
                     asked: now,
+                    open: 0,
                     unanswered: None,
                     ahead_until: None,
                     resumed: None,
@@ -329,6 +330,7 @@ impl Endpoint {
         let (path, message) = (moving.path, moving.message(number));
         if matches!(message, Message::Move(_)) {
             moving.asked = now;
+            moving.open = moving.open.saturating_add(1);
             moving.unanswered.get_or_insert(now);
         }
         let wait = jittered(doubled(first, moving.tries, timers.retry_cap), &mut *self.rng);
@@ -402,8 +404,12 @@ impl Endpoint {
         moving.perhaps = true;
         moving.refused = refused;
         moving.tries = 0;
-        let asked = moving.unanswered.take();
-        let is_recent = asked.is_none_or(|asked| arrival.now.since(asked) < self.config.timers.pending / 2);
+        let is_recent =
+            moving.unanswered.is_some_and(|asked| arrival.now.since(asked) < self.config.timers.pending / 2);
+        moving.open = moving.open.saturating_sub(1);
+        if moving.open == 0 {
+            moving.unanswered = None;
+        }
         let timers = self.config.timers;
         let first = self.peers.get(arrival.peer).map_or(timers.retry, |peer| peer.round_trip.timeout(timers.retry));
         let wait = jittered(first, &mut *self.rng);

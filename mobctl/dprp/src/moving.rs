@@ -47,7 +47,9 @@ pub(crate) struct Moving {
     pub(crate) commit: Option<Commit>,
     /// When Move itself was last sent.
     pub(crate) asked: Instant,
-    /// The first time that it was, of those to which the next challenge may be the answer.
+    /// How often it was, less the challenges that came.
+    pub(crate) open: u32,
+    /// The first time that it was, since none was open: the next challenge may be the answer to that.
     pub(crate) unanswered: Option<Instant>,
     /// The flows are sent from the new address, at the latest until then.
     pub(crate) ahead_until: Option<Instant>,
